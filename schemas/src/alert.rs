@@ -1,0 +1,96 @@
+//! Alerts: one record in `bongsu.alerts` for each transition of a rule's state for one group key.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::key::{GroupKey, key_text, stable_id};
+use crate::services::ParamValue;
+use crate::window::{rfc3339, rfc3339_option};
+
+/// Whether the alert began or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertStatus {
+    /// The condition holds, often enough for `for`.
+    Firing,
+    /// `clear` holds, or the series has had no row for five windows.
+    Resolved,
+}
+
+/// A transition of an alert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlertRecord {
+    /// See [`alert_id`]. The same for the firing and the resolved record of one alert.
+    pub alert_id: String,
+    /// Name of the rule.
+    pub rule: String,
+    /// Began or ended.
+    pub status: AlertStatus,
+    /// 1 to 5 fires.
+    pub severity: u8,
+    /// The service that it concerns; absent for a view without a service.
+    pub service: Option<String>,
+    /// The group keys of the view.
+    pub key: GroupKey,
+    /// The view's values in the window that made the transition; empty for no data.
+    pub values: Map<String, Value>,
+    /// The parameters that applied.
+    pub params: BTreeMap<String, ParamValue>,
+    /// Event time: start of the window that made the transition.
+    #[serde(with = "rfc3339")]
+    pub window_start: DateTime<Utc>,
+    /// Event time: end of the window that made the transition.
+    #[serde(with = "rfc3339")]
+    pub window_end: DateTime<Utc>,
+    /// Event time of the first event in the window that fired.
+    #[serde(with = "rfc3339_option", default)]
+    pub first_event_time: Option<DateTime<Utc>>,
+    /// Wall clock when the rule fired; the resolved record repeats it.
+    #[serde(with = "rfc3339")]
+    pub fired_at: DateTime<Utc>,
+    /// Wall clock when it was resolved; absent while firing.
+    #[serde(with = "rfc3339_option", default, skip_serializing_if = "Option::is_none")]
+    pub resolved_at: Option<DateTime<Utc>>,
+    /// One line for people.
+    pub summary: String,
+    /// Why it fired.
+    pub evidence: Evidence,
+    /// 1 for firing, 2 for resolved.
+    pub sequence: u32,
+    /// `no_data` for an alert about silence; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What made a rule fire.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The view that the rule reads.
+    pub view: String,
+    /// The rule's condition, as written.
+    pub when: String,
+    /// The condition that ends the alert, as written.
+    pub clear: String,
+    /// The last windows that `for` looked at, oldest first.
+    pub windows: Vec<EvidenceWindow>,
+}
+
+/// One window that counted for `for`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceWindow {
+    /// Event time, inclusive.
+    #[serde(with = "rfc3339")]
+    pub window_start: DateTime<Utc>,
+    /// Whether the condition held.
+    pub met: bool,
+    /// The view's values; empty where the window had no row.
+    pub values: Map<String, Value>,
+}
+
+/// A hash of rule, group key and start of the first window that counted, so that the same partials log gives the same id.
+pub fn alert_id(rule: &str, key: &GroupKey, first_window_start: DateTime<Utc>) -> String {
+    stable_id([rule, &key_text(key), &rfc3339::format(&first_window_start)])
+}
