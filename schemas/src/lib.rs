@@ -7,12 +7,15 @@
 //! - [`window`], [`alert`], [`incident`], [`command`]: the records that Bongsu writes and reads;
 //! - [`topics`]: names and settings of Bongsu's own topics;
 //! - [`dead_letter`]: headers and reasons of records that could not be used;
-//! - [`kafka`], [`services`], [`duration`]: configuration that more than one crate reads.
+//! - [`kafka`], [`services`], [`history`], [`duration`]: configuration that more than one crate reads;
+//! - [`health`]: which parts of a process can do their work.
 
 pub mod alert;
 pub mod command;
 pub mod dead_letter;
 pub mod duration;
+pub mod health;
+pub mod history;
 pub mod incident;
 pub mod kafka;
 pub mod key;

@@ -1,0 +1,225 @@
+//! The processor's sections of the configuration: `time`, `views` and `rules`.
+
+use std::collections::BTreeMap;
+
+use bongsu_ingest::config::Source;
+use bongsu_schemas::duration::Span;
+use bongsu_schemas::history::History;
+use bongsu_schemas::kafka::Kafka;
+use bongsu_schemas::services::{ParamValue, Services};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// All that the processor needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How to reach Kafka.
+    pub kafka: Kafka,
+    /// Topics to read.
+    pub sources: Vec<Source>,
+    /// Event time.
+    pub time: Time,
+    /// Services, for their own parameters.
+    pub services: Services,
+    /// Built-in and own views.
+    pub views: Vec<View>,
+    /// Built-in and own rules.
+    pub rules: Vec<Rule>,
+    /// Where closed windows are kept.
+    pub history: History,
+}
+
+/// How event time is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Time {
+    /// How much earlier than the latest event of its partition an event may be without being out of order.
+    #[serde(default = "default_max_disorder")]
+    pub max_disorder: Span,
+    /// A partition at its end for this long does not hold the watermark back.
+    #[serde(default = "default_idle_timeout")]
+    pub idle_timeout: Span,
+    /// How long a window stays open after the watermark has passed its end.
+    #[serde(default = "default_allowed_lateness")]
+    pub allowed_lateness: Span,
+    /// An event later than its Kafka record by more than this is a dead letter.
+    #[serde(default = "default_max_future")]
+    pub max_future: Span,
+    /// IANA time zone for calendars and reports.
+    #[serde(default = "default_zone")]
+    pub zone: String,
+}
+
+fn default_max_disorder() -> Span {
+    Span::from_secs(5)
+}
+fn default_idle_timeout() -> Span {
+    Span::from_secs(10)
+}
+fn default_allowed_lateness() -> Span {
+    Span::from_secs(30)
+}
+fn default_max_future() -> Span {
+    Span::from_secs(300)
+}
+fn default_zone() -> String {
+    "UTC".to_owned()
+}
+
+impl Default for Time {
+    fn default() -> Time {
+        Time {
+            max_disorder: default_max_disorder(),
+            idle_timeout: default_idle_timeout(),
+            allowed_lateness: default_allowed_lateness(),
+            max_future: default_max_future(),
+            zone: default_zone(),
+        }
+    }
+}
+
+/// A windowed aggregate.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// Unique name: lower-case letters, digits and `_`.
+    #[schemars(regex(pattern = "^[a-z][a-z0-9_]{0,62}$"))]
+    pub name: String,
+    /// One SELECT with GROUP BY, one of its keys `tumble(interval '...')` or `hop(interval '...', interval '...')` (slide, size).
+    pub sql: String,
+}
+
+/// A condition on a view that makes an alert.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Unique name: lower-case letters, digits and `-`.
+    #[schemars(regex(pattern = "^[a-z][a-z0-9-]{0,62}$"))]
+    pub name: String,
+    /// The view whose windows are judged.
+    pub on: String,
+    /// SQL over the view's columns; `$name` is a parameter. May be absent where `no_data` is given.
+    #[serde(default)]
+    pub when: Option<String>,
+    /// SQL that ends the alert. Default: NOT `when`.
+    #[serde(default)]
+    pub clear: Option<String>,
+    /// The rule's own parameters; a service may set others.
+    #[serde(default)]
+    pub params: BTreeMap<String, ParamValue>,
+    /// `N of M`: how many of the last M windows must fulfil `when`. Default `1 of 1`.
+    #[serde(default, rename = "for")]
+    pub for_windows: Option<ForWindows>,
+    /// 1 to 5 fires.
+    #[serde(default = "default_severity")]
+    #[schemars(range(min = 1, max = 5))]
+    pub severity: u8,
+    /// Alert when a service has sent nothing.
+    #[serde(default)]
+    pub no_data: Option<NoData>,
+    /// One line for people: a template over key, values and parameters.
+    #[serde(default)]
+    pub summary: Option<String>,
+    /// The service that is told, for a view without the column `service`.
+    #[serde(default)]
+    pub service: Option<String>,
+}
+
+fn default_severity() -> u8 {
+    3
+}
+
+/// When silence is an alert.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoData {
+    /// Silence of this length.
+    pub after: Span,
+    /// 1 to 5 fires.
+    #[serde(default = "default_no_data_severity")]
+    #[schemars(range(min = 1, max = 5))]
+    pub severity: u8,
+    /// What must be silent.
+    #[serde(default)]
+    pub per: NoDataPer,
+}
+
+fn default_no_data_severity() -> u8 {
+    2
+}
+
+/// What is judged to be silent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NoDataPer {
+    /// All series of a service.
+    #[default]
+    Service,
+    /// Each series.
+    Series,
+}
+
+/// `N of M`, or just `N` for `N of N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForWindows {
+    /// So many windows must fulfil the condition ...
+    pub needed: u32,
+    /// ... of the last so many.
+    pub of: u32,
+}
+
+impl Default for ForWindows {
+    fn default() -> ForWindows {
+        ForWindows { needed: 1, of: 1 }
+    }
+}
+
+/// The most windows that `for` may look back; bounds the state of a rule.
+pub const MAX_FOR_WINDOWS: u32 = 60;
+
+impl std::str::FromStr for ForWindows {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ForWindows, String> {
+        let bad = || format!("is not `N of M` with 1 <= N <= M <= {MAX_FOR_WINDOWS}: `{text}`; write for example 2 of 3");
+        let number = |part: &str| part.trim().parse::<u32>().map_err(|_| bad());
+        let (needed, of) = match text.split_once("of") {
+            Some((needed, of)) => (number(needed)?, number(of)?),
+            None => (number(text)?, number(text)?),
+        };
+        if needed == 0 || needed > of || of > MAX_FOR_WINDOWS {
+            return Err(bad());
+        }
+        Ok(ForWindows { needed, of })
+    }
+}
+
+impl<'de> Deserialize<'de> for ForWindows {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<ForWindows, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Spelling {
+            Count(u32),
+            Text(String),
+        }
+        let text = match Spelling::deserialize(deserializer)? {
+            Spelling::Count(count) => count.to_string(),
+            Spelling::Text(text) => text,
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for ForWindows {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ForWindows".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["string", "integer"], "pattern": "^ *[0-9]+( *of *[0-9]+)? *$", "minimum": 1, "maximum": MAX_FOR_WINDOWS,
+        })
+    }
+}
