@@ -1,1 +1,11 @@
+//! The agents' side of Bongsu: events on their way into Kafka, and from Kafka's bytes to Arrow batches.
+//!
+//! In reading order:
+//!
+//! - [`config`]: `sources`, which say what is in a topic and which tables it fills;
+//! - [`record`]: a Kafka record as decoders see it;
+//! - [`decode`]: records in, rows and rejects out.
 
+pub mod config;
+pub mod decode;
+pub mod record;
