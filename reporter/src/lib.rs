@@ -1,7 +1,10 @@
 //! The reporter: alerts in; Slack messages, e-mail, weekly reports and the dashboard out.
 
 pub mod config;
+mod history;
+pub mod incidents;
 pub mod routing;
+pub mod slack;
 pub mod weekly;
 
 use bongsu_schemas::health::Health;

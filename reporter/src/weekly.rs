@@ -1,5 +1,7 @@
 //! The weekly exception report, one for each owner.
 
+pub(crate) mod counts;
+mod judge;
 mod model;
 mod week;
 
@@ -8,11 +10,30 @@ use std::path::{Path, PathBuf};
 pub use model::{Group, GroupState, ServiceReport, WeeklyReport};
 pub use week::Week;
 
+use chrono::{NaiveTime, Weekday};
+
 use crate::config::Config;
+use crate::history::{self, Question};
+use crate::weekly::judge::judge;
+
+const DAYS: [Weekday; 7] =
+    [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri, Weekday::Sat, Weekday::Sun];
 
 /// Reads history and makes the report of `week`, of one service or of all.
 pub async fn report(config: &Config, week: Week, service: Option<&str>) -> anyhow::Result<WeeklyReport> {
-    anyhow::bail!("not built yet: {week} {service:?} {}", config.zone)
+    let weekly = config.reports.weekly.as_ref();
+    let days = std::array::from_fn(|day| match day {
+        7 => week.end(config.zone),
+        day => week.at(DAYS[day], NaiveTime::MIN, config.zone),
+    });
+    let question = Question {
+        days,
+        previous_start: week.previous().start(config.zone),
+        environment: weekly.and_then(|weekly| weekly.environment.as_deref()),
+        service,
+    };
+    let counts = history::count(&config.history, &question).await?;
+    Ok(judge(counts, week, config.zone, &config.services, service))
 }
 
 /// Writes one `.html`, `.txt` and `.json` for every owner into `folder`, which is created where missing, and returns their paths.

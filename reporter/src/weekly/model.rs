@@ -30,6 +30,8 @@ pub struct ServiceReport {
     pub requests: Option<u64>,
     /// Hours that the week had (167 to 169).
     pub hours: u32,
+    /// Exceptions on each day of the week.
+    pub days: [u64; 7],
     /// Kinds of exceptions: what needs attention first, then by count.
     pub groups: Vec<Group>,
 }

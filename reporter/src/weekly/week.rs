@@ -76,7 +76,8 @@ impl FromStr for Week {
     fn from_str(text: &str) -> Result<Week, String> {
         let bad = || format!("is not an ISO week: `{text}`; write for example 2026-W47");
         let (year, week) = text.split_once("-W").ok_or_else(bad)?;
-        if year.len() != 4 || week.len() != 2 || !text.is_ascii() {
+        let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(year, 4) || !digits(week, 2) {
             return Err(bad());
         }
         let year = year.parse().ok().filter(|year| (1970..=9000).contains(year)).ok_or_else(bad)?;

@@ -1,0 +1,272 @@
+//! An incident as a Slack message: Block Kit in JSON. Pure.
+//!
+//! - M1: whatever the alerts contain, no limit of Slack is exceeded, because it refuses the whole message otherwise.
+//! - M2: the first block's `block_id` is the notification's id, by which a message is found again after a crash.
+//! - M3: text from events is escaped or stands in plain text, so that it can mention nobody and link nowhere.
+
+use bongsu_schemas::alert::AlertRecord;
+use bongsu_schemas::services::ParamValue;
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use serde_json::{Value, json};
+
+use crate::incidents::{Incident, IncidentAlert};
+
+/// Slack's limit for blocks in a message.
+pub const MAX_BLOCKS: usize = 50;
+/// Slack's limit for the text of a section, in characters.
+pub const MAX_SECTION_CHARS: usize = 3_000;
+/// Slack's limit for the text of a header, in characters.
+pub const MAX_HEADER_CHARS: usize = 150;
+/// Slack's limit for a `block_id`, in characters.
+pub const MAX_BLOCK_ID_CHARS: usize = 255;
+/// Fallback text is cut here; Slack recommends 4,000 at the most.
+const MAX_TEXT_CHARS: usize = 1_000;
+/// Alerts shown one by one; the rest are counted. Ten are what somebody reads on a phone.
+const MAX_ALERTS_SHOWN: usize = 10;
+/// Values shown of an alert.
+const MAX_VALUES_SHOWN: usize = 12;
+
+/// What `chat.postMessage` and `chat.update` are given beside the channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Shown in notifications, and where blocks cannot be.
+    pub text: String,
+    /// Block Kit.
+    pub blocks: Vec<Value>,
+}
+
+/// What the message needs to know beside the incident.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The notification's id.
+    pub id: &'a str,
+    /// Time zone of the times shown.
+    pub zone: Tz,
+    /// Base URL of the dashboard, for the link.
+    pub public_url: Option<&'a str>,
+}
+
+/// The message of `incident` in a channel that is told about `alerts` of it.
+pub fn incident(incident: &Incident, alerts: &[&IncidentAlert], context: Context<'_>) -> Message {
+    let record = &incident.record;
+    let open = alerts.iter().any(|alert| alert.resolved.is_none());
+    let severity = alerts.iter().map(|alert| alert.firing.severity).max().unwrap_or(record.severity);
+    let fires = "🔥".repeat(usize::from(severity.clamp(1, 5)));
+    let sign = if open { fires } else { "✅ Resolved:".to_owned() };
+    let title = title(alerts);
+    let header = cut(&one_line(&format!("{sign} {title}")), MAX_HEADER_CHARS);
+
+    let mut blocks = vec![json!({
+        "type": "header",
+        "block_id": cut(context.id, MAX_BLOCK_ID_CHARS),
+        "text": { "type": "plain_text", "text": header, "emoji": true },
+    })];
+    blocks.push(context_block(&status_line(incident, alerts, open, context.zone)));
+    for alert in alerts.iter().take(MAX_ALERTS_SHOWN) {
+        blocks.push(section(&alert_text(alert, context.zone)));
+    }
+    if alerts.len() > MAX_ALERTS_SHOWN {
+        blocks.push(context_block(&format!("and {} more alerts", alerts.len() - MAX_ALERTS_SHOWN)));
+    }
+    if let Some(base) = context.public_url {
+        let url = format!("{}/#incident-{}", escape(base), escape(&record.incident_id));
+        blocks.push(context_block(&format!("<{url}|Open the dashboard> · incident `{}`", escape(&record.incident_id))));
+    }
+    blocks.truncate(MAX_BLOCKS);
+    Message { text: cut_escaped(&escape(&one_line(&format!("{sign} {title}"))), MAX_TEXT_CHARS), blocks }
+}
+
+/// A message that is only paragraphs of text in Slack's own markup, such as a digest. Paragraphs must be escaped already.
+pub fn paragraphs(id: &str, title: &str, paragraphs: &[String]) -> Message {
+    let title = one_line(title);
+    let mut blocks = vec![json!({
+        "type": "header",
+        "block_id": cut(id, MAX_BLOCK_ID_CHARS),
+        "text": { "type": "plain_text", "text": cut(&title, MAX_HEADER_CHARS), "emoji": true },
+    })];
+    blocks.extend(paragraphs.iter().map(|text| section(text)));
+    if blocks.len() > MAX_BLOCKS {
+        blocks.truncate(MAX_BLOCKS - 1);
+        blocks.push(context_block(&format!("and {} more", paragraphs.len() + 2 - MAX_BLOCKS)));
+    }
+    Message { text: cut_escaped(&escape(&title), MAX_TEXT_CHARS), blocks }
+}
+
+/// The most severe alert's summary, with the service in front where it doesn't say.
+fn title(alerts: &[&IncidentAlert]) -> String {
+    let Some(most_severe) = alerts.iter().rev().max_by_key(|alert| alert.firing.severity) else {
+        return "alert".to_owned();
+    };
+    let AlertRecord { summary, rule, service, .. } = &most_severe.firing;
+    let what = if summary.trim().is_empty() { rule } else { summary };
+    let subject = match service {
+        Some(service) if !what.contains(service.as_str()) => format!("{service}: {what}"),
+        _ => what.clone(),
+    };
+    match alerts.len() {
+        0 | 1 => subject,
+        count => format!("{subject} (+{})", count - 1),
+    }
+}
+
+fn status_line(incident: &Incident, alerts: &[&IncidentAlert], open: bool, zone: Tz) -> String {
+    let since = alerts.iter().map(|alert| alert.firing.window_start).min().unwrap_or(incident.record.opened_at);
+    let firing = alerts.iter().filter(|alert| alert.resolved.is_none()).count();
+    let until = alerts.iter().filter_map(|alert| alert.resolved.as_ref()).map(|alert| alert.window_end).max();
+    let mut line = match until.filter(|_| !open) {
+        Some(until) => {
+            format!("Resolved {} after {} · since {}", time(until, zone), duration(until - since), time(since, zone))
+        }
+        None => format!("Since {} · {firing} of {} alerts firing", time(since, zone), alerts.len()),
+    };
+    if let Some(by) = &incident.record.acknowledged_by {
+        line.push_str(&format!(" · taken by {}", escape(&cut(&one_line(by), 80))));
+    }
+    line
+}
+
+fn alert_text(alert: &IncidentAlert, zone: Tz) -> String {
+    let AlertRecord { rule, summary, severity, key, values, params, evidence, window_start, window_end, .. } =
+        &alert.firing;
+    let sign = match &alert.resolved {
+        None => "🔥".repeat(usize::from((*severity).clamp(1, 5))),
+        Some(_) => "✅".to_owned(),
+    };
+    // Each part is cut by itself, so that a long summary leaves room for the values.
+    let mut text = format!("{sign} *{}*\n{}", inline(rule, 100), inline(summary, 600));
+    let keys: Vec<String> =
+        key.iter().take(MAX_VALUES_SHOWN).map(|(name, value)| named(name, &value_text(value))).collect();
+    if !keys.is_empty() {
+        text.push_str(&format!("\n{}", keys.join(" · ")));
+    }
+    let values: Vec<String> =
+        values.iter().take(MAX_VALUES_SHOWN).map(|(name, value)| named(name, &value_text(value))).collect();
+    if !values.is_empty() {
+        text.push_str(&format!("\nValues: {}", values.join(" · ")));
+    }
+    let params: Vec<String> =
+        params.iter().take(MAX_VALUES_SHOWN).map(|(name, value)| named(name, &param_text(value))).collect();
+    if !params.is_empty() {
+        text.push_str(&format!("\nLimits: {}", params.join(" · ")));
+    }
+    if !evidence.when.trim().is_empty() {
+        text.push_str(&format!("\nBecause: {}", code(&evidence.when, 200)));
+    }
+    text.push_str(&format!("\nWindow {} to {}", time(*window_start, zone), clock(*window_end, zone)));
+    if let Some(resolved) = &alert.resolved {
+        let lasted = resolved.window_end - *window_start;
+        text.push_str(&format!(" · resolved {} after {}", clock(resolved.window_end, zone), duration(lasted)));
+    }
+    text
+}
+
+fn named(name: &str, value: &str) -> String {
+    format!("{} {}", inline(name, 40), code(value, 60))
+}
+
+/// A value as people read it: at most four digits after the point.
+pub(crate) fn value_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if !number.is_i64() && !number.is_u64() => float_text(float),
+            _ => number.to_string(),
+        },
+        Value::Null => "none".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn param_text(value: &ParamValue) -> String {
+    match value {
+        ParamValue::Boolean(flag) => flag.to_string(),
+        ParamValue::Number(number) => float_text(*number),
+        ParamValue::Text(text) => text.clone(),
+    }
+}
+
+fn float_text(float: f64) -> String {
+    let rounded = format!("{float:.4}");
+    rounded.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn time(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
+fn clock(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%H:%M:%S").to_string()
+}
+
+/// A length of time in its two largest units.
+pub(crate) fn duration(length: TimeDelta) -> String {
+    let secs = length.num_seconds().max(0);
+    match (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60, secs % 60) {
+        (0, 0, 0, secs) => format!("{secs} s"),
+        (0, 0, minutes, 0) => format!("{minutes} min"),
+        (0, 0, minutes, secs) => format!("{minutes} min {secs} s"),
+        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, hours, _, _) => format!("{days} d {hours} h"),
+    }
+}
+
+fn section(text: &str) -> Value {
+    // An empty text is refused too.
+    let text = if text.trim().is_empty() { "—".to_owned() } else { cut_escaped(text, MAX_SECTION_CHARS) };
+    json!({ "type": "section", "text": { "type": "mrkdwn", "text": text } })
+}
+
+fn context_block(text: &str) -> Value {
+    json!({ "type": "context", "elements": [{ "type": "mrkdwn", "text": cut_escaped(text, MAX_SECTION_CHARS) }] })
+}
+
+/// `text` escaped for Slack's markup and made harmless: one line, at most `chars` characters before escaping.
+pub(crate) fn inline(text: &str, chars: usize) -> String {
+    escape(&cut(&one_line(text), chars))
+}
+
+/// `text` as code, in which Slack's markup has no meaning. A backtick would end it.
+pub(crate) fn code(text: &str, chars: usize) -> String {
+    match inline(&text.replace('`', "'"), chars) {
+        empty if empty.trim().is_empty() => "`(empty)`".to_owned(),
+        text => format!("`{text}`"),
+    }
+}
+
+/// Control characters, line ends and marks that turn the direction of writing become spaces or vanish.
+pub(crate) fn one_line(text: &str) -> String {
+    let turns_direction =
+        |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+    let spaced = text.chars().filter(|c| !turns_direction(*c));
+    let spaced: String =
+        spaced.map(|c| if c.is_control() || c == '\u{2028}' || c == '\u{2029}' { ' ' } else { c }).collect();
+    spaced.trim().to_owned()
+}
+
+/// Escapes what Slack's markup gives a meaning to.
+pub(crate) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// The first `max` characters; where some are left out, the last one is `…`.
+pub(crate) fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(max.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// As [`cut`], but not inside of an entity such as `&amp;`.
+fn cut_escaped(text: &str, max: usize) -> String {
+    let short = cut(text, max);
+    if short.len() == text.len() {
+        return short;
+    }
+    let last_entity = short.rfind('&').filter(|start| !short[*start..].contains(';'));
+    last_entity.map_or(short.clone(), |start| format!("{}…", &short[..start]))
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;
