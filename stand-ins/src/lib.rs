@@ -1,1 +1,14 @@
+//! Stand-ins for the services that Bongsu writes to, with their real rules: for the demo and for tests.
+//!
+//! - [`slack`]: Slack's Web API as far as a bot that posts messages sees it;
+//! - [`mail`]: an SMTP server that keeps what it receives.
+//!
+//! Both listen on loopback, hold a bounded number of messages, fail on demand, and show what they have on a small page.
 
+pub mod mail;
+mod page;
+mod shared;
+pub mod slack;
+
+pub use mail::{Mail, MailFault, MailStandIn};
+pub use slack::{Fault, SlackMessage, SlackOptions, SlackStandIn};
