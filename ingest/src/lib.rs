@@ -4,8 +4,10 @@
 //!
 //! - [`config`]: `sources`, which say what is in a topic and which tables it fills;
 //! - [`record`]: a Kafka record as decoders see it;
-//! - [`decode`]: records in, rows and rejects out.
+//! - [`decode`]: records in, rows and rejects out;
+//! - [`fingerprint`]: which reports of an exception are the same bug.
 
 pub mod config;
 pub mod decode;
+pub mod fingerprint;
 pub mod record;

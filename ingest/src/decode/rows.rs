@@ -23,6 +23,12 @@ pub(crate) enum Value<'a> {
     Boolean(bool),
 }
 
+impl<'a> Value<'a> {
+    pub(crate) fn text(text: Option<&'a str>) -> Value<'a> {
+        text.map_or(Value::Null, Value::Text)
+    }
+}
+
 /// The wanted columns of one table.
 pub(crate) struct Rows {
     table: String,
@@ -90,11 +96,15 @@ impl ColumnBuilder {
         match (self, value) {
             (ColumnBuilder::Time(builder), Value::Integer(value)) => builder.append_value(value),
             (ColumnBuilder::Text(builder), Value::Text(value)) => builder.append_value(value),
+            // Attributes that are not strings are kept by their text.
+            (ColumnBuilder::Text(builder), Value::Integer(value)) => builder.append_value(value.to_string()),
+            (ColumnBuilder::Text(builder), Value::Float(value)) => builder.append_value(value.to_string()),
+            (ColumnBuilder::Text(builder), Value::Boolean(value)) => builder.append_value(value.to_string()),
             (ColumnBuilder::Integer(builder), Value::Integer(value)) => builder.append_value(value),
             (ColumnBuilder::Float(builder), Value::Float(value)) => builder.append_value(value),
             (ColumnBuilder::Boolean(builder), Value::Boolean(value)) => builder.append_value(value),
             (ColumnBuilder::Time(builder), _) => builder.append_null(),
-            (ColumnBuilder::Text(builder), _) => builder.append_null(),
+            (ColumnBuilder::Text(builder), Value::Null) => builder.append_null(),
             (ColumnBuilder::Integer(builder), _) => builder.append_null(),
             (ColumnBuilder::Float(builder), _) => builder.append_null(),
             (ColumnBuilder::Boolean(builder), _) => builder.append_null(),
