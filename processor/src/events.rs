@@ -1,0 +1,141 @@
+//! What the processor says while it runs: each occurrence is a struct that emits its log line and its metric together.
+
+use bongsu_schemas::dead_letter::Reason;
+use metrics::{counter, gauge, histogram};
+use tracing::{debug, error, info, warn};
+
+/// Says it.
+pub(crate) trait Emit {
+    fn emit(self);
+}
+
+/// A flow ended with an error and will start again.
+pub(crate) struct FlowFailed<'a> {
+    pub(crate) flow: &'static str,
+    pub(crate) error: &'a anyhow::Error,
+}
+
+impl Emit for FlowFailed<'_> {
+    fn emit(self) {
+        counter!("bongsu_flow_restarts_total", "flow" => self.flow).increment(1);
+        error!(flow = self.flow, error = format!("{:#}", self.error), "flow failed, starting again from the last commit");
+    }
+}
+
+/// Partitions came or went.
+pub(crate) struct Rebalanced<'a> {
+    pub(crate) flow: &'static str,
+    pub(crate) rebalanced: &'a crate::kafka::consumer::Rebalanced,
+}
+
+impl Emit for Rebalanced<'_> {
+    fn emit(self) {
+        counter!("bongsu_rebalances_total", "flow" => self.flow).increment(1);
+        let (assigned, revoked) = (self.rebalanced.assigned.len(), self.rebalanced.revoked.len());
+        info!(flow = self.flow, assigned, revoked, "partitions rebalanced");
+    }
+}
+
+/// Stage 1 committed one epoch: in = accepted + rejected + filtered.
+pub(crate) struct EpochAggregated {
+    pub(crate) records: u64,
+    pub(crate) events: u64,
+    pub(crate) filtered: u64,
+    pub(crate) rejected: u64,
+    pub(crate) partial_rows: u64,
+    pub(crate) transaction_secs: f64,
+}
+
+impl Emit for EpochAggregated {
+    fn emit(self) {
+        counter!("bongsu_records_in_total").increment(self.records);
+        counter!("bongsu_events_in_total").increment(self.events);
+        counter!("bongsu_events_filtered_total").increment(self.filtered);
+        counter!("bongsu_events_rejected_total").increment(self.rejected);
+        counter!("bongsu_partial_rows_total").increment(self.partial_rows);
+        histogram!("bongsu_transaction_seconds", "flow" => "stage1").record(self.transaction_secs);
+        debug!(records = self.records, events = self.events, partial_rows = self.partial_rows, "epoch aggregated");
+    }
+}
+
+/// A record was refused by its decoder.
+pub(crate) struct DeadLettered<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) reason: Reason,
+}
+
+impl Emit for DeadLettered<'_> {
+    fn emit(self) {
+        counter!("bongsu_dead_letters_total", "topic" => self.topic.to_owned(), "reason" => self.reason.name()).increment(1);
+        let Self { topic, partition, offset, reason } = self;
+        debug!(topic, partition, offset, reason = reason.name(), "record goes to the dead letters");
+    }
+}
+
+/// Rows of a view came after their last window had closed.
+pub(crate) struct LateRows<'a> {
+    pub(crate) view: &'a str,
+    pub(crate) events: u64,
+    pub(crate) pane_start_ms: i64,
+    pub(crate) closed_ms: i64,
+}
+
+impl Emit for LateRows<'_> {
+    fn emit(self) {
+        counter!("bongsu_events_late_total", "view" => self.view.to_owned()).increment(self.events);
+        let Self { view, events, pane_start_ms, closed_ms } = self;
+        debug!(view, events, pane_start_ms, closed_ms, "late events published to the late topic");
+    }
+}
+
+/// Partials of a view, or a version of it, that is not configured.
+pub(crate) struct UnknownPartials<'a> {
+    pub(crate) view: &'a str,
+    pub(crate) offset: i64,
+}
+
+impl Emit for UnknownPartials<'_> {
+    fn emit(self) {
+        counter!("bongsu_unknown_partials_total").increment(1);
+        warn!(view = self.view, offset = self.offset, "partials of a view that this configuration does not have are skipped");
+    }
+}
+
+/// Stage 2 committed: results, and how much it keeps.
+pub(crate) struct WindowsCommitted {
+    pub(crate) windows: u64,
+    pub(crate) alerts: u64,
+    pub(crate) open_panes: usize,
+    pub(crate) active_series: usize,
+    pub(crate) closed_ms: Option<i64>,
+    pub(crate) transaction_secs: f64,
+}
+
+impl Emit for WindowsCommitted {
+    fn emit(self) {
+        counter!("bongsu_windows_total").increment(self.windows);
+        counter!("bongsu_alert_transitions_total").increment(self.alerts);
+        gauge!("bongsu_open_panes").set(self.open_panes as f64);
+        gauge!("bongsu_active_series").set(self.active_series as f64);
+        if let Some(closed_ms) = self.closed_ms {
+            gauge!("bongsu_closed_watermark_seconds").set(closed_ms as f64 / 1000.0);
+        }
+        histogram!("bongsu_transaction_seconds", "flow" => "stage2").record(self.transaction_secs);
+        debug!(windows = self.windows, alerts = self.alerts, "windows committed");
+    }
+}
+
+/// A file of history was written.
+pub(crate) struct HistoryWritten<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) rows: usize,
+}
+
+impl Emit for HistoryWritten<'_> {
+    fn emit(self) {
+        counter!("bongsu_history_rows_total").increment(self.rows as u64);
+        debug!(path = self.path, rows = self.rows, "history written");
+    }
+}

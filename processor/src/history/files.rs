@@ -1,0 +1,160 @@
+//! Parquet files in an object store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::json::ReaderBuilder;
+use bongsu_schemas::history::{History, NEXT_OFFSET_METADATA, date_folder, file_name, view_folder};
+use bongsu_schemas::tables::event_time_type;
+use bongsu_schemas::window::{WindowRecord, rfc3339};
+use chrono::NaiveDate;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use serde_json::{Map, Value};
+use tokio::runtime::Runtime;
+use url::Url;
+
+use super::chains::{Chain, Put, Row, Store};
+use crate::events::{Emit, HistoryWritten};
+use crate::plan::ViewPlan;
+
+/// See the module.
+pub(crate) struct Files {
+    store: Box<dyn ObjectStore>,
+    prefix: Path,
+    keep: chrono::Duration,
+    schemas: BTreeMap<String, SchemaRef>,
+    /// The store is asynchronous; the flow that writes is a thread of its own.
+    runtime: Runtime,
+}
+
+impl Files {
+    pub(crate) fn open(history: &History, views: &[ViewPlan]) -> anyhow::Result<Files> {
+        let url = Url::parse(&history.url).with_context(|| format!("`history.url` is no URL: `{}`", history.url))?;
+        let options = std::env::vars().map(|(name, value)| (name.to_lowercase(), value));
+        let options = options.filter(|(name, _)| name.starts_with("aws_"));
+        let (store, prefix) = object_store::parse_url_opts(&url, options)
+            .with_context(|| format!("cannot open the history at `{}`", history.url))?;
+        Ok(Files {
+            store,
+            prefix,
+            keep: chrono::Duration::from_std(history.keep.duration())?,
+            schemas: views.iter().map(|view| (view.name.clone(), file_schema(view))).collect(),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+        })
+    }
+
+    /// Whether the view is configured; windows of others cannot be typed.
+    pub(crate) fn has_view(&self, view: &str) -> bool {
+        self.schemas.contains_key(view)
+    }
+
+    /// Deletes what is older than `history.keep`.
+    pub(crate) fn remove_expired(&self, today: NaiveDate) -> anyhow::Result<()> {
+        for view in self.schemas.keys() {
+            for file in self.list(&view_folder(view))? {
+                let date = file.location.parts().find_map(|part| part.as_ref().strip_prefix("date=")?.parse::<NaiveDate>().ok());
+                if date.is_some_and(|date| today - date > self.keep) {
+                    self.runtime.block_on(self.store.delete(&file.location)).context("cannot delete old history")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, relative: &str) -> Path {
+        // Names of views are letters, digits and `_`, and dates are dates: nothing needs escaping.
+        Path::from(format!("{}/{relative}", self.prefix))
+    }
+
+    fn list(&self, folder: &str) -> anyhow::Result<Vec<ObjectMeta>> {
+        let listed = self.store.list(Some(&self.path(folder))).try_collect::<Vec<_>>();
+        self.runtime.block_on(listed).with_context(|| format!("cannot list `{folder}` of the history"))
+    }
+
+    fn next_offset_of(&self, path: &Path) -> anyhow::Result<i64> {
+        let bytes = self.runtime.block_on(async { self.store.get(path).await?.bytes().await });
+        let bytes = bytes.with_context(|| format!("cannot read `{path}`"))?;
+        let file = ParquetRecordBatchReaderBuilder::try_new(bytes).with_context(|| format!("`{path}` is no Parquet file"))?;
+        let metadata = file.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+        let entry = metadata.into_iter().find(|entry| entry.key == NEXT_OFFSET_METADATA).and_then(|entry| entry.value);
+        entry.and_then(|value| value.parse().ok()).with_context(|| format!("`{path}` does not say where the next file starts"))
+    }
+}
+
+impl Store for Files {
+    fn end_of(&self, chain: &Chain) -> anyhow::Result<Option<i64>> {
+        let own = format!("p{}-", chain.partition);
+        let files = self.list(&date_folder(&chain.view, chain.date))?;
+        let mine = files.into_iter().map(|file| file.location).filter(|path| path.filename().is_some_and(|name| name.starts_with(&own)));
+        mine.max_by_key(|path| path.filename().map(str::to_owned)).map(|last| self.next_offset_of(&last)).transpose()
+    }
+
+    fn put(&self, chain: &Chain, rows: &[Row]) -> anyhow::Result<Put> {
+        let (Some((first_offset, _)), Some((last_offset, _))) = (rows.first(), rows.last()) else { return Ok(Put::Created) };
+        let name = format!("{}/{}", date_folder(&chain.view, chain.date), file_name(chain.partition, *first_offset));
+        let path = self.path(&name);
+        let schema = self.schemas.get(&chain.view).context("the view is not configured")?;
+        let bytes = encode(schema, rows, last_offset + 1).with_context(|| format!("cannot encode `{path}`"))?;
+        let rows_written = rows.len();
+        let put = self.store.put_opts(&path, bytes.into(), PutOptions::from(PutMode::Create));
+        match self.runtime.block_on(put) {
+            Ok(_) => {
+                HistoryWritten { path: path.as_ref(), rows: rows_written }.emit();
+                Ok(Put::Created)
+            }
+            Err(Error::AlreadyExists { .. }) => Ok(Put::Exists { next_offset: self.next_offset_of(&path)? }),
+            Err(error) => Err(error).with_context(|| format!("cannot write `{path}`")),
+        }
+    }
+}
+
+/// The columns of a view's files: the window, the group keys, the values; text as plain UTF-8, which every reader knows.
+fn file_schema(view: &ViewPlan) -> SchemaRef {
+    let column = |index: &usize| {
+        let field = view.result_schema.field(*index);
+        let data_type = match field.data_type() {
+            known @ (DataType::Boolean | DataType::Timestamp(..)) => known.clone(),
+            number if number.is_integer() || number.is_floating() => number.clone(),
+            // Whatever else a view computes is text in its window record.
+            _ => DataType::Utf8,
+        };
+        Field::new(field.name(), data_type, true)
+    };
+    let window = ["window_start", "window_end"].map(|name| Field::new(name, event_time_type(), false));
+    let columns = window.into_iter().chain(view.keys.iter().chain(&view.values).map(column));
+    Arc::new(Schema::new(columns.collect::<Vec<_>>()))
+}
+
+fn encode(schema: &SchemaRef, rows: &[Row], next_offset: i64) -> anyhow::Result<Vec<u8>> {
+    let objects: Vec<_> = rows.iter().map(|(_, window)| object(window)).collect();
+    let mut decoder = ReaderBuilder::new(schema.clone()).with_batch_size(objects.len().max(1)).with_coerce_primitive(true).build_decoder()?;
+    decoder.serialize(&objects)?;
+    let batch = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema.clone()));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_key_value_metadata(Some(vec![KeyValue::new(NEXT_OFFSET_METADATA.to_owned(), next_offset.to_string())]))
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties))?;
+    writer.write(&batch)?;
+    writer.close()?;
+    Ok(bytes)
+}
+
+fn object(window: &WindowRecord) -> Map<String, Value> {
+    let mut object = window.key.clone();
+    object.extend(window.values.clone());
+    object.insert("window_start".to_owned(), rfc3339::format(&window.window_start).into());
+    object.insert("window_end".to_owned(), rfc3339::format(&window.window_end).into());
+    object
+}

@@ -1,0 +1,92 @@
+//! Closed windows as Parquet files, each row once, without transactions.
+//!
+//! The records of one partition of `bongsu.windows` for one view and one day form a *chain* of files: each is named after the
+//! offset of its first record and says where the next one starts. A file is only ever created, never overwritten (put if absent).
+//!
+//! - H1: whoever writes a chain continues where its last file ends, so that no two files hold the same record, whatever crashed
+//!   between writing a file and committing the offset, and whoever else believed to own the partition.
+
+mod chains;
+mod files;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bongsu_schemas::health::Health;
+use bongsu_schemas::window::WindowRecord;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use crate::kafka::consumer::{GroupConsumer, Polled};
+use crate::pipeline::Pipeline;
+use chains::Chains;
+use files::Files;
+
+/// So many rows are written at once at the latest; bounds memory.
+const MAX_BUFFERED_ROWS: usize = 100_000;
+/// How often files past `history.keep` are looked for.
+const CLEAN_EVERY: Duration = Duration::from_secs(3600);
+
+/// Runs until shutdown; what was read by then is written.
+pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let kafka = &pipeline.config.kafka;
+    let topic = pipeline.topics.windows();
+    let consumer = GroupConsumer::subscribe(kafka, &kafka.group_of("history"), &pipeline.identity.name, &[topic.as_str()])?;
+    let files = Files::open(&pipeline.config.history, &pipeline.views)?;
+    let mut chains = Chains::default();
+    let mut next_offsets: BTreeMap<i32, i64> = BTreeMap::new();
+    let flush = pipeline.config.history.flush.duration();
+    let (mut flushed_at, mut cleaned_at) = (Instant::now(), None::<Instant>);
+    health.ready("history");
+    loop {
+        let stopping = shutdown.is_cancelled();
+        if let Polled::Record(record) = consumer.poll(Duration::from_millis(100))? {
+            next_offsets.insert(record.partition(), record.offset() + 1);
+            let value = record.payload().context("a window record has no value")?;
+            let window: WindowRecord = serde_json::from_slice(value)
+                .with_context(|| format!("offset {} of {topic}-{} is no window", record.offset(), record.partition()))?;
+            if files.has_view(&window.view) {
+                chains.push(record.partition(), record.offset(), window);
+            }
+        }
+        if rebalanced(&consumer, &mut chains, &mut next_offsets) {
+            continue;
+        }
+        if stopping || flushed_at.elapsed() >= flush || chains.buffered_rows() >= MAX_BUFFERED_ROWS {
+            chains.flush(&files)?;
+            commit(&consumer, &topic, &next_offsets)?;
+            flushed_at = Instant::now();
+        }
+        if stopping {
+            return Ok(());
+        }
+        if cleaned_at.is_none_or(|at| at.elapsed() >= CLEAN_EVERY) {
+            files.remove_expired(chrono::Utc::now().date_naive())?;
+            cleaned_at = Some(Instant::now());
+        }
+    }
+}
+
+/// Lets go of what is not written of partitions that were revoked: their next owner reads it again.
+fn rebalanced(consumer: &GroupConsumer, chains: &mut Chains, next_offsets: &mut BTreeMap<i32, i64>) -> bool {
+    let rebalanced = consumer.rebalanced();
+    for (_, partition) in rebalanced.revoked.iter().chain(&rebalanced.assigned) {
+        chains.forget(*partition);
+        next_offsets.remove(partition);
+    }
+    !rebalanced.revoked.is_empty()
+}
+
+fn commit(consumer: &GroupConsumer, topic: &str, next_offsets: &BTreeMap<i32, i64>) -> anyhow::Result<()> {
+    if next_offsets.is_empty() {
+        return Ok(());
+    }
+    let mut list = TopicPartitionList::new();
+    for (partition, next_offset) in next_offsets {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*next_offset))?;
+    }
+    consumer.inner().commit(&list, CommitMode::Sync).context("cannot commit the offsets of the history")
+}

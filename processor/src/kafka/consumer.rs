@@ -1,0 +1,155 @@
+//! A consumer that writes down what rebalances did, for its owner to read between polls.
+//!
+//! The callback runs inside `poll` on the polling thread. It only notes what changed: committing or aborting from inside it would
+//! be a second flow of control.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use bongsu_schemas::kafka::Kafka;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::{REQUEST_TIMEOUT, client_config};
+use crate::watermark::SourcePartition;
+
+/// Partitions that came and went since the last look.
+#[derive(Debug, Default)]
+pub(crate) struct Rebalanced {
+    pub(crate) assigned: BTreeSet<SourcePartition>,
+    pub(crate) revoked: BTreeSet<SourcePartition>,
+}
+
+impl Rebalanced {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.assigned.is_empty() && self.revoked.is_empty()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct RebalanceNotes(Mutex<Rebalanced>);
+
+impl ClientContext for RebalanceNotes {}
+
+impl ConsumerContext for RebalanceNotes {
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let partitions = |list: &TopicPartitionList| -> Vec<SourcePartition> {
+            list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
+        };
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match rebalance {
+            Rebalance::Assign(list) => notes.assigned.extend(partitions(list)),
+            Rebalance::Revoke(list) => {
+                for partition in partitions(list) {
+                    notes.assigned.remove(&partition);
+                    notes.revoked.insert(partition);
+                }
+            }
+            Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
+        }
+    }
+}
+
+/// What a poll gave.
+pub(crate) enum Polled<'a> {
+    Record(BorrowedMessage<'a>),
+    /// Some partition of this number is at its end; librdkafka does not tell of which topic.
+    End(i32),
+    Nothing,
+}
+
+/// One member of a consumer group.
+pub(crate) struct GroupConsumer {
+    consumer: BaseConsumer<RebalanceNotes>,
+}
+
+impl GroupConsumer {
+    /// Joins `group` as the static member `instance` and subscribes. Offsets are committed by the owner only.
+    pub(crate) fn subscribe(kafka: &Kafka, group: &str, instance: &str, topics: &[&str]) -> anyhow::Result<GroupConsumer> {
+        let consumer: BaseConsumer<RebalanceNotes> = client_config(kafka)?
+            .set("group.id", group)
+            .set("group.instance.id", instance)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            // A dead process that does not come back loses its partitions after this; one that does takes them back at once.
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "2000")
+            .set("max.poll.interval.ms", "300000")
+            // New partitions and topics are seen after this.
+            .set("topic.metadata.refresh.interval.ms", "10000")
+            // The default of 1000 lets a fast consumer starve for a second each time its queue was full.
+            .set("fetch.queue.backoff.ms", "5")
+            .set("fetch.wait.max.ms", "50")
+            .set("queued.max.messages.kbytes", "32768")
+            .create_with_context(RebalanceNotes::default())
+            .context("cannot create a consumer")?;
+        consumer.subscribe(topics).context("cannot subscribe")?;
+        Ok(GroupConsumer { consumer })
+    }
+
+    /// Waits up to `timeout` for a record.
+    pub(crate) fn poll(&self, timeout: Duration) -> anyhow::Result<Polled<'_>> {
+        match self.consumer.poll(timeout) {
+            None => Ok(Polled::Nothing),
+            Some(Ok(record)) => Ok(Polled::Record(record)),
+            Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Polled::End(partition)),
+            Some(Err(error)) if is_passing(&error) => {
+                tracing::warn!(%error, "the consumer waits for the brokers");
+                Ok(Polled::Nothing)
+            }
+            Some(Err(error)) => Err(error).context("cannot read from Kafka"),
+        }
+    }
+
+    /// What rebalances did since the last call.
+    pub(crate) fn rebalanced(&self) -> Rebalanced {
+        std::mem::take(&mut *self.consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn inner(&self) -> &BaseConsumer<RebalanceNotes> {
+        &self.consumer
+    }
+
+    /// Continues to read a partition at `offset`.
+    pub(crate) fn seek(&self, (topic, partition): &SourcePartition, offset: i64) -> anyhow::Result<()> {
+        self.consumer
+            .seek(topic, *partition, Offset::Offset(offset), REQUEST_TIMEOUT)
+            .with_context(|| format!("cannot seek in {topic}-{partition}"))
+    }
+
+    /// First and next offset of a partition that a reader of committed records can see.
+    pub(crate) fn ends(&self, (topic, partition): &SourcePartition) -> Option<(i64, i64)> {
+        self.consumer.fetch_watermarks(topic, *partition, Duration::from_secs(1)).ok()
+    }
+
+    /// Number of partitions of a topic; none if it does not exist or no broker answers.
+    pub(crate) fn partition_count(&self, topic: &str) -> Option<i32> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).ok()?;
+        let topic = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none())?;
+        i32::try_from(topic.partitions().len()).ok().filter(|count| *count > 0)
+    }
+}
+
+/// Errors that librdkafka recovers from by itself, sooner or later.
+fn is_passing(error: &KafkaError) -> bool {
+    let passing = [
+        RDKafkaErrorCode::AllBrokersDown,
+        RDKafkaErrorCode::BrokerTransportFailure,
+        RDKafkaErrorCode::OperationTimedOut,
+        RDKafkaErrorCode::UnknownTopicOrPartition,
+        RDKafkaErrorCode::UnknownTopic,
+        RDKafkaErrorCode::LeaderNotAvailable,
+        RDKafkaErrorCode::NotLeaderForPartition,
+        RDKafkaErrorCode::Resolve,
+    ];
+    error.rdkafka_error_code().is_some_and(|code| passing.contains(&code))
+}

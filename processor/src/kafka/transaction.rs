@@ -1,0 +1,129 @@
+//! One transaction after the other: outputs and the offsets of their input become visible together (P1).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use bongsu_schemas::kafka::Kafka;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::{REQUEST_TIMEOUT, client_config};
+
+/// A record to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outgoing {
+    pub(crate) topic: String,
+    /// The partition, where it matters; else Kafka's partitioner chooses by the key.
+    pub(crate) partition: Option<i32>,
+    pub(crate) key: Option<Vec<u8>>,
+    /// Null deletes the key from a compacted topic.
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// A header with a text value.
+pub(crate) fn header(name: &str, value: &str) -> (String, Option<Vec<u8>>) {
+    (name.to_owned(), Some(value.as_bytes().to_vec()))
+}
+
+impl Outgoing {
+    pub(crate) fn keyed(topic: &str, key: String, value: Vec<u8>) -> Outgoing {
+        Outgoing { topic: topic.to_owned(), partition: None, key: Some(key.into_bytes()), value: Some(value), headers: Vec::new() }
+    }
+}
+
+/// The producer of one stage.
+pub(crate) struct Transactions {
+    producer: BaseProducer,
+}
+
+impl Transactions {
+    /// Takes over `transactional_id`: an open transaction of its last owner is aborted and that owner is fenced.
+    pub(crate) fn open(kafka: &Kafka, transactional_id: &str) -> anyhow::Result<Transactions> {
+        let producer: BaseProducer = client_config(kafka)?
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", "15000")
+            .set("compression.type", "lz4")
+            // Records of a transaction are there all at once; waiting for more would only delay the commit.
+            .set("linger.ms", "0")
+            .set("message.max.bytes", "3000000")
+            .set("queue.buffering.max.kbytes", "65536")
+            .create()
+            .context("cannot create a producer")?;
+        producer.init_transactions(Duration::from_secs(30)).context("cannot take over the transactional id")?;
+        Ok(Transactions { producer })
+    }
+
+    /// Writes `records` and `offsets` in one transaction. After an error nothing of it is visible, and the owner starts again
+    /// from what was committed before.
+    pub(crate) fn commit(
+        &self,
+        records: &[Outgoing],
+        offsets: &TopicPartitionList,
+        group: &ConsumerGroupMetadata,
+    ) -> anyhow::Result<()> {
+        self.producer.begin_transaction().context("cannot begin a transaction")?;
+        let result = self.write(records).and_then(|()| {
+            self.producer
+                .send_offsets_to_transaction(offsets, group, REQUEST_TIMEOUT)
+                .context("cannot add offsets to the transaction")?;
+            self.producer.commit_transaction(REQUEST_TIMEOUT).context("cannot commit the transaction")
+        });
+        if result.is_err()
+            && let Err(error) = self.producer.abort_transaction(REQUEST_TIMEOUT)
+        {
+            // Whoever takes over the transactional id aborts it.
+            tracing::warn!(%error, "cannot abort the transaction");
+        }
+        result
+    }
+
+    fn write(&self, records: &[Outgoing]) -> anyhow::Result<()> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        for record in records {
+            self.enqueue(record, deadline)?;
+        }
+        // `flush`, and the flush inside `commit_transaction`, wait in slices of 100 ms; an empty queue makes both return at once.
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                bail!("the brokers did not take the records of a transaction within {REQUEST_TIMEOUT:?}");
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> anyhow::Result<()> {
+        let mut record = BaseRecord::<[u8], [u8]>::to(&outgoing.topic);
+        if let Some(partition) = outgoing.partition {
+            record = record.partition(partition);
+        }
+        if let Some(key) = &outgoing.key {
+            record = record.key(key);
+        }
+        if let Some(value) = &outgoing.value {
+            record = record.payload(value);
+        }
+        if !outgoing.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
+            let insert = |headers: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
+                headers.insert(Header { key, value: value.as_ref() })
+            };
+            record = record.headers(outgoing.headers.iter().fold(headers, insert));
+        }
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                // Backpressure: the stage does not read on until the brokers have taken this.
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
+                    record = back;
+                    self.producer.poll(Duration::from_millis(1));
+                }
+                Err((error, _)) => return Err(error).with_context(|| format!("cannot write to `{}`", outgoing.topic)),
+            }
+        }
+    }
+}

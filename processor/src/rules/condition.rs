@@ -1,0 +1,156 @@
+//! `when` and `clear` as DataFusion expressions over a view's results. Parameters are columns, since each service may have its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bongsu_schemas::services::{ParamValue, Services};
+use bongsu_schemas::tables::event_time_type;
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::{ColumnarValue, not};
+use datafusion::physical_plan::PhysicalExpr;
+
+use crate::config::Rule;
+use crate::plan::{ViewPlan, condition_state, readable};
+use crate::sql::parse_condition;
+
+/// A rule's two conditions over one view.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    when: Arc<dyn PhysicalExpr>,
+    clear: Arc<dyn PhysicalExpr>,
+    /// The view's columns, `window_start`, `window_end`, then `$name` for each parameter.
+    schema: SchemaRef,
+    params: BTreeMap<String, ParamValue>,
+    /// The conditions as written, for evidence.
+    pub when_text: String,
+    /// As written, or `NOT (when)`.
+    pub clear_text: String,
+}
+
+/// What is wrong with a rule, and in which of its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConditionError {
+    /// `when`, `clear` or `params`.
+    pub key: &'static str,
+    /// For the author.
+    pub problem: String,
+}
+
+/// A window's rows, judged.
+#[derive(Debug)]
+pub struct Judgement {
+    /// `when`, null is false.
+    pub met: Vec<bool>,
+    /// `clear`, null is false.
+    pub clear: Vec<bool>,
+}
+
+impl Conditions {
+    /// Compiles a rule that has `when`.
+    pub fn new(rule: &Rule, when: &str, view: &ViewPlan) -> Result<Conditions, ConditionError> {
+        let visible = view.keys.iter().chain(&view.values);
+        let mut fields: Vec<Field> = visible.map(|column| view.result_schema.field(*column).clone()).collect();
+        fields.push(Field::new("window_start", event_time_type(), false));
+        fields.push(Field::new("window_end", event_time_type(), false));
+        let param_type = |value: &ParamValue| match value {
+            ParamValue::Boolean(_) => DataType::Boolean,
+            ParamValue::Number(_) => DataType::Float64,
+            ParamValue::Text(_) => DataType::Utf8,
+        };
+        fields.extend(rule.params.iter().map(|(name, value)| Field::new(format!("${name}"), param_type(value), false)));
+        let schema = Arc::new(Schema::new(fields));
+
+        let when_expr = compile(when, "when", &schema, &rule.params)?;
+        let clear_expr = match &rule.clear {
+            Some(clear) => compile(clear, "clear", &schema, &rule.params)?,
+            None => compile(&format!("NOT ({when})"), "when", &schema, &rule.params)?,
+        };
+        Ok(Conditions {
+            when: when_expr,
+            clear: clear_expr,
+            schema,
+            params: rule.params.clone(),
+            when_text: when.to_owned(),
+            clear_text: rule.clear.clone().unwrap_or_else(|| format!("NOT ({when})")),
+        })
+    }
+
+    /// The parameters that apply to a service: its own, else the rule's.
+    pub fn params_of(&self, rule: &str, service: Option<&str>, services: &Services) -> BTreeMap<String, ParamValue> {
+        let own = services.params_of(service, rule);
+        let value = |name: &String, default: &ParamValue| own.and_then(|own| own.get(name)).unwrap_or(default).clone();
+        self.params.iter().map(|(name, default)| (name.clone(), value(name, default))).collect()
+    }
+
+    /// Judges all rows of a window. `params` has the parameters of each row.
+    pub fn judge(
+        &self,
+        view: &ViewPlan,
+        results: &RecordBatch,
+        window_ms: (i64, i64),
+        params: &[Arc<BTreeMap<String, ParamValue>>],
+    ) -> anyhow::Result<Judgement> {
+        let rows = results.num_rows();
+        let mut columns: Vec<ArrayRef> =
+            view.keys.iter().chain(&view.values).map(|column| results.column(*column).clone()).collect();
+        for time_ms in [window_ms.0, window_ms.1] {
+            columns.push(Arc::new(TimestampMillisecondArray::from_value(time_ms, rows).with_timezone("UTC")));
+        }
+        columns.extend(self.params.iter().map(|(name, default)| param_column(name, default, params)));
+        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
+        Ok(Judgement { met: truths(&self.when, &batch)?, clear: truths(&self.clear, &batch)? })
+    }
+}
+
+fn compile(
+    sql: &str,
+    key: &'static str,
+    schema: &SchemaRef,
+    params: &BTreeMap<String, ParamValue>,
+) -> Result<Arc<dyn PhysicalExpr>, ConditionError> {
+    let fault = |problem: String| ConditionError { key, problem };
+    let (sql, used) = parse_condition(sql).map_err(fault)?;
+    let unknown: BTreeSet<_> = used.iter().filter(|name| !params.contains_key(*name)).collect();
+    if let Some(name) = unknown.first() {
+        return Err(fault(format!("uses `${name}`, which is not among the rule's `params`")));
+    }
+    let state = condition_state();
+    let df_schema = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| fault(readable(&error.into())))?;
+    let expr = state.create_logical_expr(&sql, &df_schema).map_err(|error| fault(readable(&error.into())))?;
+    // NOT of NOT is the expression itself, but makes the planner insist on a condition.
+    let expr = state.create_physical_expr(not(not(expr)), &df_schema).map_err(|error| fault(readable(&error.into())))?;
+    match expr.data_type(schema) {
+        Ok(DataType::Boolean) => Ok(expr),
+        Ok(other) => Err(fault(format!("must be true or false, not {other}"))),
+        Err(error) => Err(fault(readable(&error.into()))),
+    }
+}
+
+fn param_column(name: &str, default: &ParamValue, params: &[Arc<BTreeMap<String, ParamValue>>]) -> ArrayRef {
+    let values = params.iter().map(|params| params.get(name));
+    match default {
+        ParamValue::Number(default) => Arc::new(Float64Array::from_iter_values(values.map(|value| match value {
+            Some(ParamValue::Number(number)) => *number,
+            _ => *default,
+        }))),
+        ParamValue::Boolean(default) => Arc::new(BooleanArray::from_iter(values.map(|value| match value {
+            Some(ParamValue::Boolean(truth)) => Some(*truth),
+            _ => Some(*default),
+        }))),
+        ParamValue::Text(default) => Arc::new(StringArray::from_iter_values(values.map(|value| match value {
+            Some(ParamValue::Text(text)) => text.as_str(),
+            _ => default.as_str(),
+        }))),
+    }
+}
+
+fn truths(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> anyhow::Result<Vec<bool>> {
+    let array = match expr.evaluate(batch)? {
+        ColumnarValue::Array(array) => array,
+        ColumnarValue::Scalar(scalar) => scalar.to_array_of_size(batch.num_rows())?,
+    };
+    let truths = array.as_boolean();
+    Ok((0..truths.len()).map(|row| truths.is_valid(row) && truths.value(row)).collect())
+}

@@ -1,0 +1,8 @@
+//! Rules: a condition on a view's closed windows, and what becomes of it over time.
+//!
+//! [`condition`] compiles `when` and `clear` and judges a window's rows at once; [`series`] is the state machine of one series;
+//! [`engine`] ties the two together for one partition of the partials and makes alert records.
+
+pub mod condition;
+pub mod engine;
+pub mod series;

@@ -1,0 +1,82 @@
+//! Stage 1: source topics to partial aggregates. Stateless but for the latest event time of each partition.
+//!
+//! ```text
+//! poll ─► decode ─► AggregateExec(Partial) of each view ─► split by group key ─┐
+//!            ├─► latest event time ─► marker to every partition ───────────────┼─► one transaction with the source offsets
+//!            └─► rejects ─► dead letters ──────────────────────────────────────┘
+//! ```
+
+mod source;
+
+use std::time::Instant;
+
+use anyhow::Context;
+use bongsu_schemas::health::Health;
+use rdkafka::consumer::Consumer;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::{Emit, EpochAggregated};
+use crate::kafka::transaction::{Outgoing, Transactions, header};
+use crate::partials::{HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, split_rows};
+use crate::pipeline::Pipeline;
+use source::{Epoch, Source};
+
+/// Runs until shutdown; what was read by then is committed.
+pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let id = format!("{}.{}", pipeline.config.kafka.group_of("stage1"), pipeline.identity.name);
+    let transactions = Transactions::open(&pipeline.config.kafka, &id)?;
+    let mut source = Source::open(pipeline)?;
+    let partitions = source.partitions_of_partials(&pipeline.topics.partials())?;
+    health.ready("stage1");
+    while !shutdown.is_cancelled() {
+        let Some(epoch) = source.gather(shutdown)? else { continue };
+        let started = Instant::now();
+        let mut outgoing = partial_records(pipeline, &epoch, partitions)?;
+        let partial_rows = epoch.partial_rows;
+        outgoing.extend(markers(pipeline, &epoch.marker, partitions)?);
+        outgoing.extend(epoch.dead_letters.iter().cloned());
+        let group = source.consumer().inner().group_metadata().context("the consumer is not in its group")?;
+        transactions.commit(&outgoing, &epoch.next_offsets()?, &group)?;
+        let transaction_secs = started.elapsed().as_secs_f64();
+        let counts = epoch.counts;
+        EpochAggregated { records: counts.records, events: counts.events, filtered: counts.filtered, rejected: counts.rejected, partial_rows, transaction_secs }.emit();
+    }
+    Ok(())
+}
+
+fn partial_records(pipeline: &Pipeline, epoch: &Epoch, partitions: i32) -> anyhow::Result<Vec<Outgoing>> {
+    let topic = pipeline.topics.partials();
+    let mut outgoing = Vec::new();
+    for (table, rows) in &epoch.rows {
+        for view in pipeline.views.iter().filter(|view| view.table == *table) {
+            let partial = view.partial(rows)?;
+            for record in split_rows(view, &partial, partitions)? {
+                outgoing.push(Outgoing {
+                    topic: topic.clone(),
+                    partition: Some(record.partition),
+                    key: None,
+                    value: Some(record.value),
+                    headers: vec![
+                        header(HEADER_KIND, KIND_ROWS),
+                        header(HEADER_VERSION, VERSION),
+                        header(HEADER_VIEW, &view.name),
+                        header(HEADER_PLAN, &view.version),
+                    ],
+                });
+            }
+        }
+    }
+    Ok(outgoing)
+}
+
+fn markers(pipeline: &Pipeline, marker: &Marker, partitions: i32) -> anyhow::Result<Vec<Outgoing>> {
+    let value = marker.encode()?;
+    let record = |partition| Outgoing {
+        topic: pipeline.topics.partials(),
+        partition: Some(partition),
+        key: None,
+        value: Some(value.clone()),
+        headers: vec![header(HEADER_KIND, KIND_MARKER), header(HEADER_VERSION, VERSION)],
+    };
+    Ok((0..partitions).map(record).collect())
+}

@@ -1,0 +1,120 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::partials::MarkerEntry;
+
+const PARTITIONS: i32 = 3;
+const LATENESS_MS: i64 = 300;
+const DISORDER_MS: i64 = 200;
+
+/// The committed log, as a reader of committed records sees it.
+#[derive(Debug, Clone)]
+enum Record {
+    Rows(i64, Vec<u32>),
+    Marker(Marker),
+}
+
+fn marker(partition: i32, watermark_ms: i64) -> Record {
+    let marks = vec![MarkerEntry("t".to_owned(), partition, Some(watermark_ms), false)];
+    Record::Marker(Marker { topics: [("t".to_owned(), PARTITIONS)].into(), marks })
+}
+
+/// Stage 1 over `events` of (source partition, step in time, disorder), with some workers that restart and forget.
+fn log_of(spec: WindowSpec, events: &[(i32, i64, i64, bool)]) -> Vec<Record> {
+    let mut log = Vec::new();
+    let (mut time_ms, mut highest_ms) = ([0_i64; PARTITIONS as usize], [NEVER_MS; PARTITIONS as usize]);
+    for (id, (partition, step_ms, disorder_ms, restarts)) in events.iter().enumerate() {
+        let p = *partition as usize;
+        if *restarts {
+            highest_ms[p] = NEVER_MS;
+        }
+        time_ms[p] += step_ms;
+        let event_time_ms = (time_ms[p] - disorder_ms).max(0);
+        highest_ms[p] = highest_ms[p].max(event_time_ms);
+        log.push(Record::Rows(spec.pane_start(event_time_ms), vec![id as u32]));
+        log.push(marker(*partition, highest_ms[p] - DISORDER_MS));
+    }
+    log.extend((0..PARTITIONS).map(|partition| marker(partition, 1_000_000_000)));
+    log
+}
+
+type Outputs = (Vec<(EndedWindow, Vec<u32>)>, Vec<u32>);
+
+/// Stage 2 over the log: commits now and then, crashes now and then and starts again from what was committed.
+fn run(spec: WindowSpec, log: &[Record], decisions: &mut impl Iterator<Item = u8>, crashes: bool) -> Outputs {
+    let (mut windows, mut late) = (Vec::new(), Vec::new());
+    let mut committed = Progress::new();
+    let restore = |progress: &Progress| OpenWindows::restore(vec![spec], LATENESS_MS, progress.clone());
+    let mut state = restore(&committed);
+    let (mut offset, mut new_windows, mut new_late) = (0, Vec::new(), Vec::new());
+    loop {
+        let decision = decisions.next().unwrap_or(0);
+        if crashes && decision < 20 {
+            state = restore(&committed);
+            offset = committed.low_water_offset as usize;
+            (new_windows, new_late) = (Vec::new(), Vec::new());
+        }
+        match log.get(offset) {
+            Some(Record::Rows(pane_start_ms, ids)) => new_late.extend(state.rows(offset as i64, (0, *pane_start_ms), ids.clone()).into_iter().flatten()),
+            Some(Record::Marker(marker)) => {
+                for window in state.marker(offset as i64, marker) {
+                    let mut ids: Vec<u32> = state.rows_of(&window).into_iter().flatten().copied().collect();
+                    ids.sort_unstable();
+                    new_windows.push((window, ids));
+                }
+                state.forget_closed();
+            }
+            None => {}
+        }
+        let finished = offset >= log.len();
+        if !finished {
+            state.advance_past(offset as i64);
+            offset += 1;
+        }
+        if (finished || decision > 200)
+            && let Some(progress) = state.progress()
+        {
+            windows.append(&mut new_windows);
+            late.append(&mut new_late);
+            committed = progress;
+        }
+        if finished {
+            return (windows, late);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Scenario: a log with late rows and restarted workers; stage 2 crashes at random points.
+    /// Guarantees: P1 and P3. Windows and late rows equal those of the run without crashes, and every row is in each of its
+    /// windows that were open, or late, exactly once.
+    #[test]
+    fn a_run_with_crashes_equals_its_run_without(
+        hops in 1i64..4,
+        events in prop::collection::vec((0..PARTITIONS, 0i64..250, prop_oneof![8 => 0i64..200, 1 => 200i64..3_000], prop::bool::weighted(0.1)), 1..120),
+        decisions in prop::collection::vec(any::<u8>(), 600),
+    ) {
+        let spec = WindowSpec::new(1_000 * hops, 1_000).unwrap();
+        let log = log_of(spec, &events);
+        let calm = run(spec, &log, &mut std::iter::repeat(255), false);
+        let stormy = run(spec, &log, &mut decisions.into_iter().cycle().take(20_000), true);
+        prop_assert_eq!(&calm, &stormy);
+        let (windows, late) = calm;
+        let ends: BTreeSet<_> = windows.iter().map(|(window, _)| window.end_ms).collect();
+        prop_assert_eq!(ends.len(), windows.len(), "a window closed twice");
+        let counted: Vec<u32> = windows.iter().flat_map(|(_, ids)| ids.clone()).collect();
+        for id in 0..events.len() as u32 {
+            let times = counted.iter().filter(|counted| **counted == id).count();
+            let late_times = late.iter().filter(|late| **late == id).count();
+            prop_assert!(late_times <= 1);
+            prop_assert!((times >= 1) != (late_times == 1), "row {} is in {} windows and {} times late", id, times, late_times);
+            if hops == 1 {
+                prop_assert_eq!(times + late_times, 1);
+            }
+        }
+    }
+}
