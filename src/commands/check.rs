@@ -1,0 +1,142 @@
+//! `bongsu check`: what a configuration amounts to.
+
+use std::collections::BTreeSet;
+
+use bongsu_processor::plan::{TableColumns, Tables, ViewPlan};
+use bongsu_reporter::routing::route;
+use bongsu_schemas::duration::Span;
+use bongsu_schemas::services::FALLBACK;
+use serde_json::{Value, json};
+
+use super::load_config;
+use crate::cli::Check;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::output::{print_as, table};
+
+pub(super) fn run(options: &Check) -> Result<(), Failure> {
+    let config = load_config(&options.config.path)?;
+    let views =
+        plan(&config).map_err(|problem| Failure::Runtime(anyhow::anyhow!("a checked view did not plan: {problem}")))?;
+    print_as(options.format, &as_json(&config, &views), || as_tables(&config, &views))
+}
+
+fn tables(config: &Config) -> Tables {
+    let filled = config.sources.iter().filter_map(|source| source.tables().ok()).flatten();
+    let entry = |table: bongsu_ingest::config::TableDef| {
+        (table.name, TableColumns { columns: table.columns, has_attributes: table.has_attributes })
+    };
+    filled.map(entry).collect()
+}
+
+fn plan(config: &Config) -> Result<Vec<ViewPlan>, String> {
+    let tables = tables(config);
+    config.views.iter().map(|view| ViewPlan::new(view, &tables)).collect()
+}
+
+/// Names of columns of a view's result.
+fn names(plan: &ViewPlan, columns: &[usize]) -> Vec<String> {
+    columns.iter().map(|column| plan.result_schema.field(*column).name().clone()).collect()
+}
+
+fn window(plan: &ViewPlan) -> String {
+    let text = |millis: i64| Span::from_millis(millis.unsigned_abs()).to_string();
+    match (plan.window.size_ms(), plan.window.slide_ms()) {
+        (size_ms, slide_ms) if size_ms == slide_ms => text(size_ms),
+        (size_ms, slide_ms) => format!("{} every {}", text(size_ms), text(slide_ms)),
+    }
+}
+
+/// Services with an entry of their own, then the fallback.
+fn routed_services(config: &Config) -> Vec<&str> {
+    let own: BTreeSet<&str> = config.services.0.keys().map(String::as_str).filter(|name| *name != FALLBACK).collect();
+    own.into_iter().chain(std::iter::once(FALLBACK)).collect()
+}
+
+fn for_windows(rule: &bongsu_processor::config::Rule) -> String {
+    rule.for_windows.map_or("1 of 1".to_owned(), |windows| format!("{} of {}", windows.needed, windows.of))
+}
+
+fn as_json(config: &Config, views: &[ViewPlan]) -> Value {
+    let sources = config.sources.iter().map(|source| {
+        let tables: Vec<String> = source.tables().unwrap_or_default().into_iter().map(|table| table.name).collect();
+        json!({ "topic": source.topic, "format": source.format.name(), "tables": tables })
+    });
+    let views = views.iter().map(|view| {
+        json!({
+            "name": view.name,
+            "table": view.table,
+            "window": window(view),
+            "keys": names(view, &view.keys),
+            "values": names(view, &view.values),
+        })
+    });
+    let rules = config.rules.iter().map(|rule| {
+        json!({
+            "name": rule.name,
+            "on": rule.on,
+            "when": rule.when,
+            "clear": rule.clear,
+            "for": for_windows(rule),
+            "severity": rule.severity,
+            "params": rule.params,
+        })
+    });
+    let routing = routed_services(config).into_iter().map(|service| {
+        let route = route(&config.services, Some(service), 3);
+        json!({
+            "service": service,
+            "owner": route.owner.map(|owner| owner.display_name()),
+            "slack": route.channel,
+            "email": route.owner.map(|owner| owner.email.clone()).unwrap_or_default(),
+        })
+    });
+    json!({
+        "sources": sources.collect::<Vec<_>>(),
+        "views": views.collect::<Vec<_>>(),
+        "rules": rules.collect::<Vec<_>>(),
+        "routing": routing.collect::<Vec<_>>(),
+    })
+}
+
+fn as_tables(config: &Config, views: &[ViewPlan]) -> String {
+    let sources: Vec<[String; 3]> = config
+        .sources
+        .iter()
+        .map(|source| {
+            let tables: Vec<String> = source.tables().unwrap_or_default().into_iter().map(|table| table.name).collect();
+            [source.topic.clone(), source.format.name().to_owned(), tables.join(", ")]
+        })
+        .collect();
+    let views: Vec<[String; 5]> = views
+        .iter()
+        .map(|view| {
+            let keys = names(view, &view.keys).join(", ");
+            [view.name.clone(), view.table.clone(), window(view), keys, names(view, &view.values).join(", ")]
+        })
+        .collect();
+    let rules: Vec<[String; 5]> = config
+        .rules
+        .iter()
+        .map(|rule| {
+            let when = rule.when.clone().unwrap_or_else(|| "no data".to_owned());
+            [rule.name.clone(), rule.on.clone(), for_windows(rule), rule.severity.to_string(), when]
+        })
+        .collect();
+    let routing: Vec<[String; 4]> = routed_services(config)
+        .into_iter()
+        .map(|service| {
+            let route = route(&config.services, Some(service), 3);
+            let owner = route.owner.map_or("nobody", |owner| owner.display_name());
+            let email = route.owner.map(|owner| owner.email.join(", ")).unwrap_or_default();
+            [service.to_owned(), owner.to_owned(), route.channel.unwrap_or_default().to_owned(), email]
+        })
+        .collect();
+    [
+        table(["SOURCE", "format", "tables"], &sources),
+        table(["VIEW", "table", "window", "keys", "values"], &views),
+        table(["RULE", "view", "for", "severity", "when"], &rules),
+        table(["SERVICE", "owner", "slack", "e-mail"], &routing),
+    ]
+    .join("\n")
+}

@@ -1,0 +1,63 @@
+//! One file per command.
+
+mod check;
+mod config;
+mod metrics;
+mod replay;
+mod report;
+mod route;
+mod run;
+mod topics;
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cli::{Cli, Command};
+use crate::config::{Config, load};
+use crate::failure::Failure;
+use crate::output::complain_line;
+use tokio_util::sync::CancellationToken;
+
+/// Runs the command.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Run(options) => block_on(|shutdown| run::run(options, shutdown)),
+        Command::Check(options) => check::run(&options),
+        Command::Topics(options) => block_on(|shutdown| until(shutdown, topics::run(options))),
+        Command::Report(options) => block_on(|shutdown| until(shutdown, report::run(options))),
+        Command::Route(options) => route::run(&options),
+        Command::Replay(options) => block_on(|shutdown| replay::run(options, shutdown)),
+        Command::Config(options) => config::run(&options),
+    }
+}
+
+/// Loads a configuration and says on stderr what is odd about it.
+fn load_config(path: &Path) -> Result<Config, Failure> {
+    let config = load(path)?;
+    for warning in &config.warnings {
+        complain_line(warning);
+    }
+    Ok(config)
+}
+
+/// Runs a command with a token that SIGTERM and Ctrl-C cancel.
+fn block_on<F: Future<Output = Result<(), Failure>>>(
+    command: impl FnOnce(CancellationToken) -> F,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::Runtime(anyhow::Error::new(error).context("while starting threads")))?;
+    let result = runtime.block_on(async { command(crate::shutdown::on_signal()?).await });
+    // Whatever still blocks a thread has had its time; it must not hold the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+/// A command that can simply be dropped when it is interrupted.
+async fn until(shutdown: CancellationToken, command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::select! {
+        result = command => result,
+        () = shutdown.cancelled() => Ok(()),
+    }
+}

@@ -1,0 +1,128 @@
+//! `bongsu run`: the roles of this process, until SIGTERM or Ctrl-C.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use bongsu_schemas::health::Health;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{load_config, metrics};
+use crate::cli::{Role, Run};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::kafka;
+
+/// How long everything may take to end after a signal.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Between two attempts to reach Kafka at the start.
+const RETRY: Duration = Duration::from_secs(2);
+
+type Roles = JoinSet<(&'static str, anyhow::Result<()>)>;
+
+pub(super) async fn run(options: Run, shutdown: CancellationToken) -> Result<(), Failure> {
+    if options.role == Role::Ingest {
+        let why = "there is no role `ingest` in this version: agents write to Kafka themselves (see `sources`); \
+                   start --role processor, --role reporter, or both with --role all";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    let config = load_config(&options.config.path)?;
+    let health = Health::default();
+    let recorder = metrics::install()?;
+    let mut roles = Roles::new();
+    // Listening comes first: `/readyz` tells why nothing happens while Kafka is away.
+    if options.role == Role::Processor {
+        let server = metrics::serve(config.dashboard.listen, recorder.clone(), health.clone(), shutdown.clone());
+        roles.spawn(async { ("metrics server", server.await) });
+    } else {
+        let extra = metrics::routes(recorder.clone());
+        let reporter = bongsu_reporter::run(config.reporter(), health.clone(), extra, shutdown.clone());
+        roles.spawn(async { ("reporter", reporter.await) });
+    }
+    let upkeep = metrics::upkeep(recorder, shutdown.clone());
+    roles.spawn(async { ("metrics", Ok(upkeep.await)) });
+    let prepared = prepare_then_process(config, options.role, health, shutdown.clone());
+    roles.spawn(async { ("processor", prepared.await) });
+    supervise(roles, shutdown).await
+}
+
+/// Waits for Kafka, sees to the topics, then runs the processor, if it is among the roles.
+async fn prepare_then_process(
+    config: Config,
+    role: Role,
+    health: Health,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    if shutdown.run_until_cancelled(ensure_topics(&config, &health)).await.transpose()?.is_none() {
+        return Ok(());
+    }
+    if role == Role::Reporter {
+        shutdown.cancelled().await;
+        return Ok(());
+    }
+    bongsu_processor::run(config.processor(), health, shutdown).await
+}
+
+/// Creates the missing topics. Kafka may come up after us, so only a definite refusal is an error.
+async fn ensure_topics(config: &Config, health: &Health) -> anyhow::Result<()> {
+    const PART: &str = "topics";
+    health.not_ready(PART, "asking Kafka");
+    // Properties that need a variable which is not set will not mend themselves.
+    kafka::client_config(&config.kafka)?.create_native_config().context("while configuring the Kafka client")?;
+    loop {
+        match kafka::topics(&config.kafka, true).await {
+            Ok(topics) => {
+                if let Some(text) = kafka::what_is_missing(&topics, &config.kafka.brokers) {
+                    return Err(anyhow!(text));
+                }
+                health.ready(PART);
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "cannot reach Kafka yet, trying again");
+                health.not_ready(PART, format!("{error:#}"));
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Waits for the roles. One that ends before the signal takes the others with it.
+async fn supervise(mut roles: Roles, shutdown: CancellationToken) -> Result<(), Failure> {
+    let mut failure = None;
+    let mut deadline = None;
+    loop {
+        let joined = match deadline {
+            Some(at) => match timeout_at(at, roles.join_next()).await {
+                Ok(joined) => joined,
+                Err(_) => {
+                    tracing::warn!(unfinished = roles.len(), "not everything ended within {DRAIN:?}, leaving it");
+                    break;
+                }
+            },
+            None => tokio::select! {
+                joined = roles.join_next() => joined,
+                () = shutdown.cancelled() => {
+                    deadline = Some(Instant::now() + DRAIN);
+                    continue;
+                }
+            },
+        };
+        let Some(joined) = joined else { break };
+        let (role, result) = joined.unwrap_or_else(|error| ("a task", Err(anyhow!("ended abnormally: {error}"))));
+        let result = match result {
+            Ok(()) if !shutdown.is_cancelled() => Err(anyhow!("ended although nobody asked it to")),
+            result => result,
+        };
+        if let Err(error) = result {
+            tracing::error!(role, error = format!("{error:#}"), "failed");
+            failure.get_or_insert(error.context(format!("in the {role}")));
+            shutdown.cancel();
+        } else {
+            tracing::debug!(role, "ended");
+        }
+    }
+    failure.map_or(Ok(()), |error| Err(Failure::Runtime(error)))
+}

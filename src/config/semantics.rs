@@ -1,0 +1,480 @@
+//! What a schema cannot say: names that must exist or be unique, values that must be understood, SQL that must plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use bongsu_ingest::config::TableDef;
+use bongsu_processor::config::{Rule, View};
+use bongsu_schemas::kafka::Kafka;
+use bongsu_schemas::services::{FALLBACK, ParamValue};
+use serde_json::Value;
+
+use super::Config;
+use super::defaults::{Defaults, table_of};
+use super::mistake::{Findings, KeyPath, shown, suggestion};
+use super::paths::resolve_history;
+use super::sections::Sections;
+
+/// Checks the sections against each other, and puts them together where all that is needed is there.
+pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findings: &mut Findings) -> Option<Config> {
+    let mut checker = Checker { value, findings };
+    if let Some(kafka) = &sections.kafka {
+        checker.kafka(kafka);
+    }
+    let tables = checker.sources(&sections);
+    let zone = checker.zone(&sections.time.zone);
+    match resolve_history(&sections.history.url, folder) {
+        Ok(url) => sections.history.url = url,
+        Err(problem) => checker.findings.add(&at("history").key("url"), problem),
+    }
+    checker.owners(&sections);
+    let defaults = if sections.defaults { Defaults::read() } else { Defaults::default() };
+    checker.names(&sections, &defaults, &tables);
+    checker.params(&sections, &defaults);
+    let plan = Plan::new(&sections, defaults, &tables);
+    let (views, rules) = checker.plan(plan, &sections);
+    let warnings = findings.warnings();
+    Some(Config {
+        kafka: sections.kafka?,
+        sources: sections.sources.into_iter().map(|(_, source)| source).collect(),
+        time: sections.time,
+        zone: zone?,
+        services: sections.services,
+        views,
+        rules,
+        reports: sections.reports,
+        slack: sections.slack,
+        smtp: sections.smtp,
+        history: sections.history,
+        dashboard: sections.dashboard,
+        warnings,
+    })
+}
+
+fn at(key: &str) -> KeyPath {
+    KeyPath::default().key(key)
+}
+
+struct Checker<'a> {
+    value: &'a Value,
+    findings: &'a mut Findings,
+}
+
+impl Checker<'_> {
+    fn kafka(&mut self, kafka: &Kafka) {
+        let kafka_key = at("kafka");
+        if kafka.brokers.split(',').any(|broker| broker.trim().is_empty()) {
+            self.findings
+                .add(&kafka_key.clone().key("brokers"), "has an empty entry; write host:port, separated by commas");
+        }
+        for (name, text) in [("topic_prefix", &kafka.topic_prefix), ("group", &kafka.group)] {
+            if !is_topic_name(text) {
+                let problem = format!("is `{}`; use letters, digits, `.`, `_` and `-`", shown(text));
+                self.findings.add(&kafka_key.clone().key(name), problem);
+            }
+        }
+        for (name, text) in &kafka.properties {
+            let path = kafka_key.clone().key("properties").key(name);
+            if let Some(instead) = own_property(name) {
+                self.findings.add(&path, format!("is set by Bongsu itself; {instead}"));
+            } else if let Some(variable) = text.strip_prefix('$') {
+                if std::env::var_os(variable).is_none() {
+                    let text = format!("the environment variable `{}` is not set here", shown(variable));
+                    self.findings.warn(&path, text);
+                }
+            } else if let Err(error) = rdkafka::ClientConfig::new().set(name, text).create_native_config() {
+                self.findings.add(&path, property_problem(&error));
+            }
+        }
+    }
+
+    /// The tables that the sources fill, by name.
+    fn sources(&mut self, sections: &Sections) -> BTreeMap<String, TableDef> {
+        let mut tables: BTreeMap<String, TableDef> = BTreeMap::new();
+        let mut topics = BTreeSet::new();
+        if self.value["sources"].as_array().is_some_and(Vec::is_empty) {
+            let problem = "is empty; name at least one topic: { topic: requests, format: json, table: requests }";
+            self.findings.add(&at("sources"), problem);
+        }
+        let prefix = sections.kafka.as_ref().map(|kafka| format!("{}.", kafka.topic_prefix));
+        for (index, source) in &sections.sources {
+            let path = at("sources").index(*index);
+            let topic = path.clone().key("topic");
+            if !is_topic_name(&source.topic) {
+                let problem =
+                    format!("`{}` is no name of a topic: use letters, digits, `.`, `_` and `-`", shown(&source.topic));
+                self.findings.add(&topic, problem);
+            } else if prefix.as_ref().is_some_and(|prefix| source.topic.starts_with(prefix)) {
+                let problem = format!("`{}` begins as Bongsu's own topics do; change kafka.topic_prefix", source.topic);
+                self.findings.add(&topic, problem);
+            }
+            if !topics.insert(&source.topic) {
+                self.findings
+                    .add(&topic, format!("`{}` is a source already; name each topic once", shown(&source.topic)));
+            }
+            let filled = match source.tables() {
+                Ok(filled) => filled,
+                Err(problem) => {
+                    let (path, problem) = split_key(path, &problem);
+                    self.findings.add(&path, problem);
+                    continue;
+                }
+            };
+            for table in filled {
+                let name = table.name.clone();
+                if tables.get(&name).is_some_and(|other| *other != table) {
+                    let problem =
+                        format!("another source fills `{}` with other columns; make them the same", shown(&name));
+                    self.findings.add(&path.clone().key("table"), problem);
+                }
+                tables.insert(name, table);
+            }
+        }
+        tables
+    }
+
+    fn zone(&mut self, name: &str) -> Option<chrono_tz::Tz> {
+        let zone = name.parse();
+        if zone.is_err() {
+            let hint = suggestion(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
+            let problem = format!("`{}` is no IANA time zone{hint}; write for example Asia/Seoul", shown(name));
+            self.findings.add(&at("time").key("zone"), problem);
+        }
+        zone.ok()
+    }
+
+    fn owners(&mut self, sections: &Sections) {
+        let mut unowned = Vec::new();
+        for (name, service) in &sections.services.0 {
+            let path = at("services").key(name).key("owner");
+            let channel = self.value["services"][name.as_str()]["owner"].get("slack");
+            let channel_path = path.clone().key("slack");
+            match service.owner.as_ref().and_then(|owner| owner.slack.as_deref()) {
+                None if channel.is_some_and(Value::is_null) => {
+                    let problem = "is empty: `#` begins a comment in YAML; put the channel in quotes: \"#channel\"";
+                    self.findings.add(&channel_path, problem);
+                }
+                Some(channel) if !is_channel(channel) => {
+                    let problem = format!("`{}` is no channel; write \"#name\" or a channel's id", shown(channel));
+                    self.findings.add(&channel_path, problem);
+                }
+                _ => {}
+            }
+            let addresses = service.owner.iter().flat_map(|owner| &owner.email);
+            for (index, address) in addresses.enumerate().filter(|(_, address)| !is_address(address)) {
+                let problem = format!("`{}` is no e-mail address; write name@example.com", shown(address));
+                self.findings.add(&path.clone().key("email").index(index), problem);
+            }
+            if service.owner.is_none() {
+                unowned.push(name);
+            }
+        }
+        if let Some(weekly) = sections.reports.weekly.as_ref().filter(|weekly| !is_address(&weekly.from)) {
+            let problem = format!("`{}` is no e-mail address; write bongsu@example.com", shown(&weekly.from));
+            self.findings.add(&at("reports").key("weekly").key("from"), problem);
+        }
+        self.reachable(sections, &unowned);
+    }
+
+    /// Whether anybody hears of anything.
+    fn reachable(&mut self, sections: &Sections, unowned: &[&String]) {
+        let services = &sections.services.0;
+        let has_fallback = services.get(FALLBACK).is_some_and(|fallback| fallback.owner.is_some());
+        for name in unowned.iter().filter(|name| !has_fallback && name.as_str() != FALLBACK) {
+            let text = "has no owner and there is no services.\"*\" either, so nobody is told about it";
+            self.findings.warn(&at("services").key(name.as_str()), text);
+        }
+        if !has_fallback && unowned.is_empty() && self.value.get("services").is_some() {
+            let text = "there is no entry \"*\", so nobody is told about services that are not listed";
+            self.findings.warn(&at("services"), text);
+        }
+        let owners = || services.values().filter_map(|service| service.owner.as_ref());
+        let has_channel = owners().any(|owner| owner.slack.is_some());
+        // Entries that could not be read may have one.
+        let all_read = self.value["services"].as_object().is_none_or(|entries| entries.len() == services.len());
+        if sections.slack.is_some() && !has_channel && all_read {
+            let problem =
+                "no owner has a channel; add services.\"*\".owner.slack: \"#channel\", or remove this section";
+            self.findings.add(&at("slack"), problem);
+        }
+        if self.value.get("slack").is_none() && has_channel {
+            let text = "owners have Slack channels, but there is no section `slack`, so nothing is posted";
+            self.findings.warn(&at("services"), text);
+        }
+        if self.value.get("smtp").is_none() && owners().any(|owner| !owner.email.is_empty()) {
+            let text = "owners have e-mail addresses, but there is no section `smtp`, so no e-mail is sent";
+            self.findings.warn(&at("services"), text);
+        }
+    }
+
+    /// Names of views and rules: unique, and known where they are used.
+    fn names(&mut self, sections: &Sections, defaults: &Defaults, tables: &BTreeMap<String, TableDef>) {
+        let own_views = names_in(&self.value["views"]);
+        self.unique("views", &own_views);
+        self.unique("rules", &names_in(&self.value["rules"]));
+        let built_in = |name: &str| defaults.views.iter().find(|view| view.name == name);
+        let known: BTreeSet<&str> = own_views
+            .iter()
+            .map(|(_, name)| *name)
+            .chain(defaults.views.iter().map(|view| view.name.as_str()))
+            .collect();
+        for (index, rule) in &sections.rules {
+            let path = at("rules").index(*index);
+            let is_own = own_views.iter().any(|(_, name)| *name == rule.on);
+            if !known.contains(rule.on.as_str()) {
+                let hint = suggestion(&rule.on, known.iter().copied());
+                let listed = known.iter().copied().collect::<Vec<_>>().join(", ");
+                let problem = format!("there is no view `{}`{hint}; views: {listed}", shown(&rule.on));
+                self.findings.add(&path.clone().key("on"), problem);
+            } else if let Some(view) = built_in(&rule.on).filter(|_| !is_own && sections.all_sources_read)
+                && !tables.contains_key(table_of(view))
+            {
+                let problem =
+                    format!("the view `{}` needs a source that fills the table `{}`", rule.on, table_of(view));
+                self.findings.add(&path.clone().key("on"), problem);
+            }
+            if rule.when.is_none() && rule.no_data.is_none() {
+                let problem = "is missing; a rule needs a condition such as `errors > 10`, or `no_data`";
+                self.findings.add(&path.key("when"), problem);
+            }
+        }
+    }
+
+    fn unique(&mut self, list: &str, names: &[(usize, &str)]) {
+        let mut seen = BTreeSet::new();
+        for (index, name) in names {
+            if !seen.insert(name) {
+                let path = at(list).index(*index).key("name");
+                self.findings.add(&path, format!("`{}` is used twice; give one of the two another name", shown(name)));
+            }
+        }
+    }
+
+    /// Parameters that services set: the rule and the parameter must exist, and the type must be the same.
+    fn params(&mut self, sections: &Sections, defaults: &Defaults) {
+        let built_in = defaults.rules.iter().map(|rule| (rule.name.as_str(), rule));
+        let own = sections.rules.iter().map(|(_, rule)| (rule.name.as_str(), rule));
+        let rules: BTreeMap<&str, &Rule> = built_in.chain(own).collect();
+        let unread: BTreeSet<&str> = names_in(&self.value["rules"]).into_iter().map(|(_, name)| name).collect();
+        for (service, entry) in &sections.services.0 {
+            for (rule_name, params) in &entry.params {
+                let path = at("services").key(service).key("params").key(rule_name);
+                let Some(rule) = rules.get(rule_name.as_str()) else {
+                    if !unread.contains(rule_name.as_str()) {
+                        let hint = suggestion(rule_name, rules.keys().copied());
+                        let listed = rules.keys().copied().collect::<Vec<_>>().join(", ");
+                        let problem = format!("there is no rule `{}`{hint}; rules: {listed}", shown(rule_name));
+                        self.findings.add(&path, problem);
+                    }
+                    continue;
+                };
+                for (name, given) in params {
+                    let path = path.clone().key(name);
+                    let Some(default) = rule.params.get(name) else {
+                        let hint = suggestion(name, rule.params.keys().map(String::as_str));
+                        let listed = rule.params.keys().map(String::as_str).collect::<Vec<_>>();
+                        let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+                        let problem = format!(
+                            "the rule `{rule_name}` has no parameter `{}`{hint}; it has: {listed}",
+                            shown(name)
+                        );
+                        self.findings.add(&path, problem);
+                        continue;
+                    };
+                    if param_type(default) != param_type(given) {
+                        let problem = format!("must be {}, as in the rule `{rule_name}`", param_type(default));
+                        self.findings.add(&path, problem);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Plans every view and rule, and returns those that are in force.
+    fn plan(&mut self, plan: Plan, sections: &Sections) -> (Vec<View>, Vec<Rule>) {
+        let Some(kafka) = sections.kafka.clone().or_else(placeholder_kafka) else { return plan.into_parts() };
+        let config = bongsu_processor::config::Config {
+            kafka,
+            sources: sections.sources.iter().map(|(_, source)| source.clone()).collect(),
+            time: sections.time.clone(),
+            services: sections.services.clone(),
+            views: plan.views.iter().map(|(_, view)| view.clone()).collect(),
+            rules: plan.rules.iter().map(|(_, rule)| rule.clone()).collect(),
+            history: sections.history.clone(),
+        };
+        let sources_are_good =
+            sections.all_sources_read && sections.sources.iter().all(|(_, source)| source.tables().is_ok());
+        if !sources_are_good {
+            // Without all tables, each view over a missing one would be called wrong.
+            return plan.into_parts();
+        }
+        let mut left_out = BTreeSet::new();
+        for mistake in bongsu_processor::validate(&config) {
+            let path = KeyPath::parse(&mistake.path);
+            match plan.origin(&path) {
+                Some((Origin::File, path)) => self.findings.add(&path, mistake.problem),
+                Some((Origin::BuiltIn, path)) => {
+                    let name = plan.name(&path).to_owned();
+                    let text =
+                        format!("the built-in `{name}` is left out, because it does not fit: {}", mistake.problem);
+                    if left_out.insert(name) {
+                        self.findings.warn(&plan.cause(&path), text);
+                    }
+                }
+                None => self.findings.add(&path, mistake.problem),
+            }
+        }
+        let (views, mut rules) = plan.into_parts();
+        rules.retain(|rule| !left_out.contains(&rule.name));
+        (views, rules)
+    }
+}
+
+/// Where a view or a rule comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    BuiltIn,
+    File,
+}
+
+/// The views and rules in force: built-in ones first, each with its index in its own list.
+struct Plan {
+    views: Vec<((Origin, usize), View)>,
+    rules: Vec<((Origin, usize), Rule)>,
+}
+
+impl Plan {
+    fn new(sections: &Sections, defaults: Defaults, tables: &BTreeMap<String, TableDef>) -> Plan {
+        let own_views: BTreeSet<&str> = sections.views.iter().map(|(_, view)| view.name.as_str()).collect();
+        let own_rules: BTreeSet<&str> = sections.rules.iter().map(|(_, rule)| rule.name.as_str()).collect();
+        let used =
+            |(_, view): &(usize, View)| !own_views.contains(view.name.as_str()) && tables.contains_key(table_of(view));
+        let built_in = |index| (Origin::BuiltIn, index);
+        let in_file = |index| (Origin::File, index);
+        let mut views: Vec<_> =
+            defaults.views.into_iter().enumerate().filter(used).map(|(i, view)| (built_in(i), view)).collect();
+        views.extend(sections.views.iter().map(|(index, view)| (in_file(*index), view.clone())));
+        // A rule over a view that is not there has been complained about, or its table has no source.
+        let known: BTreeSet<String> = views.iter().map(|(_, view)| view.name.clone()).collect();
+        let used = |(_, rule): &(usize, Rule)| !own_rules.contains(rule.name.as_str());
+        let mut rules: Vec<_> =
+            defaults.rules.into_iter().enumerate().filter(used).map(|(i, rule)| (built_in(i), rule)).collect();
+        rules.extend(sections.rules.iter().map(|(index, rule)| (in_file(*index), rule.clone())));
+        rules.retain(|(_, rule)| known.contains(&rule.on));
+        Plan { views, rules }
+    }
+
+    /// A path in the list of all views or rules, as a path in the file or in the built-in list.
+    fn origin(&self, path: &KeyPath) -> Option<(Origin, KeyPath)> {
+        use super::mistake::Segment::{Index, Key};
+        let [Key(list), Index(index), rest @ ..] = path.segments() else { return None };
+        let (origin, index) = match list.as_str() {
+            "views" => self.views.get(*index)?.0,
+            "rules" => self.rules.get(*index)?.0,
+            _ => return None,
+        };
+        Some((origin, at(list).index(index).join(rest)))
+    }
+
+    /// The name of the built-in view or rule at `path`.
+    fn name(&self, path: &KeyPath) -> &str {
+        use super::mistake::Segment::{Index, Key};
+        let [Key(list), Index(index), ..] = path.segments() else { return "" };
+        let here = (Origin::BuiltIn, *index);
+        let view = || self.views.iter().find(|(origin, _)| *origin == here).map(|(_, view)| view.name.as_str());
+        let rule = || self.rules.iter().find(|(origin, _)| *origin == here).map(|(_, rule)| rule.name.as_str());
+        if list == "views" { view() } else { rule() }.unwrap_or_default()
+    }
+
+    /// Where in the file the cause is that a built-in rule does not fit: the view of the file that replaced the built-in one.
+    fn cause(&self, path: &KeyPath) -> KeyPath {
+        let rule = self.rules.iter().find(|(origin, rule)| origin.0 == Origin::BuiltIn && rule.name == self.name(path));
+        let view = rule.and_then(|(_, rule)| self.views.iter().find(|(_, view)| view.name == rule.on));
+        match view {
+            Some(((Origin::File, index), _)) => at("views").index(*index).key("sql"),
+            _ => at("defaults"),
+        }
+    }
+
+    fn into_parts(self) -> (Vec<View>, Vec<Rule>) {
+        let views = self.views.into_iter().map(|(_, view)| view).collect();
+        (views, self.rules.into_iter().map(|(_, rule)| rule).collect())
+    }
+}
+
+/// Views can be planned where the `kafka` section is the mistake.
+fn placeholder_kafka() -> Option<Kafka> {
+    serde_json::from_value(serde_json::json!({ "brokers": "localhost:9092" })).ok()
+}
+
+/// The names in a list of the file, also of entries that could not be read.
+fn names_in(list: &Value) -> Vec<(usize, &str)> {
+    let items = list.as_array().into_iter().flatten().enumerate();
+    items.filter_map(|(index, item)| Some((index, item["name"].as_str()?))).collect()
+}
+
+/// Splits the key in backticks off that a source's complaint begins with.
+fn split_key(path: KeyPath, problem: &str) -> (KeyPath, String) {
+    let parts = problem.strip_prefix('`').and_then(|rest| rest.split_once('`'));
+    match parts {
+        Some((key, rest)) if !key.contains(' ') => {
+            let keys = key.split('.').fold(path, |path, key| path.key(key));
+            (keys, rest.trim_start().to_owned())
+        }
+        _ => (path, problem.to_owned()),
+    }
+}
+
+fn is_topic_name(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
+}
+
+fn is_channel(text: &str) -> bool {
+    let is_id = text.len() >= 9 && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    let is_name = text.strip_prefix('#').is_some_and(|name| !name.is_empty() && !name.contains([' ', '#']));
+    is_name || (is_id && text.starts_with(['C', 'G', 'D']))
+}
+
+fn is_address(text: &str) -> bool {
+    let plain = match text.split_once('<') {
+        Some((_, rest)) => rest.trim_end().strip_suffix('>').unwrap_or_default(),
+        None => text,
+    };
+    let parts = plain.split_once('@');
+    let clean =
+        |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@');
+    parts.is_some_and(|(name, host)| clean(name) && clean(host))
+}
+
+fn param_type(value: &ParamValue) -> &'static str {
+    match value {
+        ParamValue::Boolean(_) => "true or false",
+        ParamValue::Number(_) => "a number",
+        ParamValue::Text(_) => "text",
+    }
+}
+
+/// What to write instead of a librdkafka property that Bongsu sets itself.
+fn own_property(name: &str) -> Option<&'static str> {
+    match name {
+        "bootstrap.servers" | "metadata.broker.list" => Some("write kafka.brokers"),
+        "group.id" => Some("write kafka.group"),
+        "transactional.id" | "enable.auto.commit" | "enable.auto.offset.store" | "isolation.level" => Some("remove it"),
+        "enable.idempotence" | "enable.partition.eof" | "auto.offset.reset" => Some("remove it"),
+        _ => None,
+    }
+}
+
+/// librdkafka's own words about a property, without its value, which may be a secret.
+fn property_problem(error: &rdkafka::error::KafkaError) -> String {
+    match error {
+        rdkafka::error::KafkaError::ClientConfig(_, description, name, value) => {
+            let description =
+                if value.is_empty() { description.clone() } else { description.replace(value.as_str(), "...") };
+            let hidden = shown(&description);
+            format!("librdkafka refuses `{}`: {hidden}; see librdkafka's CONFIGURATION.md for its values", shown(name))
+        }
+        other => format!("librdkafka refuses it: {}", shown(&other.to_string())),
+    }
+}
