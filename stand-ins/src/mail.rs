@@ -148,7 +148,7 @@ async fn serve(listener: TcpListener, state: Arc<Shared<State>>) {
 async fn converse(mut stream: TcpStream, state: &Shared<State>) -> anyhow::Result<()> {
     let mut session = Session::new();
     stream.write_all(smtp::GREETING.as_bytes()).await?;
-    let mut buffer = [0; 16 * 1024];
+    let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = tokio::time::timeout(IDLE_LIMIT, stream.read(&mut buffer)).await.context("idle for too long")??;
         if read == 0 {

@@ -1,4 +1,5 @@
 //! The mail stand-in over TCP, as a client meets it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at the first surprise")]
 
 use std::time::Duration;
 

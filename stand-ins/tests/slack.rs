@@ -1,4 +1,5 @@
 //! The Slack stand-in over HTTP, as a client meets it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at the first surprise")]
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,5 @@
 //! The broker that all tests of delivery rest on does what they need.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at the first surprise")]
 
 use std::time::Duration;
 
