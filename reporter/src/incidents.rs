@@ -293,10 +293,10 @@ pub(crate) mod tests {
             window_end,
             first_event_time: None,
             fired_at: window_end,
-            resolved_at: (status == AlertStatus::Resolved).then_some(window_end),
+            resolved_at: (status == Resolved).then_some(window_end),
             summary: format!("{rule} summary"),
             evidence: Evidence { when: "errors > $max * requests".to_owned(), ..Evidence::default() },
-            sequence: if status == AlertStatus::Firing { 1 } else { 2 },
+            sequence: if status == Firing { 1 } else { 2 },
             reason: None,
         }
     }

@@ -1,11 +1,31 @@
 //! The reporter: alerts in; Slack messages, e-mail, weekly reports and the dashboard out.
+//!
+//! In reading order:
+//!
+//! - [`config`]: its sections of the configuration;
+//! - `pipeline`: from `bongsu.alerts` to people, on one screen;
+//! - [`incidents`], [`routing`], [`slack::message`]: which alerts belong together, who is told, and in which words (pure);
+//! - `feed`, `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
+//! - [`weekly`]: the weekly exception report;
+//! - [`dashboard`]: the page.
 
 pub mod config;
+pub mod dashboard;
+mod delivery;
+mod error;
+mod events;
+mod feed;
 mod history;
 pub mod incidents;
+mod kafka;
+mod ledger;
+mod mail;
+mod pipeline;
 pub mod routing;
 pub mod slack;
 pub mod weekly;
+
+use std::sync::Arc;
 
 use bongsu_schemas::health::Health;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +41,19 @@ pub async fn run(
     extra: axum::Router,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let _ = (config, health, extra);
-    shutdown.cancelled().await;
-    Ok(())
+    let config = Arc::new(config);
+    // Whichever part fails takes the other one with it; both see the caller's shutdown.
+    let stop = shutdown.child_token();
+    let pipeline = async {
+        let ended = pipeline::run(Arc::clone(&config), health.clone(), stop.clone()).await;
+        stop.cancel();
+        ended
+    };
+    let dashboard = async {
+        let ended = dashboard::run(&config, health.clone(), extra, stop.clone()).await;
+        stop.cancel();
+        ended
+    };
+    let (pipeline, dashboard) = tokio::join!(pipeline, dashboard);
+    pipeline.and(dashboard)
 }

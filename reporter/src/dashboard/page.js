@@ -1,0 +1,161 @@
+"use strict";
+// All text from events goes through textContent: nothing here builds HTML from strings.
+
+const MAX_ROWS = 200;
+const MAX_OVER = 12;
+const MAX_WINDOWS = 2000;
+const alerts = new Map();
+const incidents = new Map();
+const windows = new Map();
+const byId = (id) => document.getElementById(id);
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 3 });
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+function shown(value) {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "number") return number.format(value);
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+function time(text) {
+  const at = new Date(text);
+  return Number.isNaN(at.getTime()) ? String(text) : clock.format(at);
+}
+function since(text) {
+  const minutes = Math.max(0, Math.round((Date.now() - new Date(text)) / 60000));
+  if (minutes < 60) return `${minutes} min`;
+  return minutes < 2880 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.floor(minutes / 1440)} days`;
+}
+function fires(severity) {
+  const count = Math.min(5, Math.max(1, severity || 1));
+  const made = element("span", "fires", "🔥".repeat(count));
+  made.setAttribute("role", "img");
+  made.setAttribute("aria-label", `severity ${count} of 5`);
+  return made;
+}
+function values(pairs) {
+  const list = element("dl");
+  for (const [name, value] of pairs) {
+    const pair = element("div");
+    pair.append(element("dt", "", name), element("dd", "", shown(value)));
+    list.append(pair);
+  }
+  return list;
+}
+
+function alertCard(alert) {
+  const firing = alert.status === "firing";
+  const card = element("li", firing ? "firing" : "over");
+  const head = element("div", "head");
+  head.append(firing ? fires(alert.severity) : element("span", "fires", "✅"));
+  head.append(element("span", "service", alert.service ?? "no service"), element("span", "rule", alert.rule));
+  card.append(head, element("p", "summary", alert.summary));
+  const keys = Object.entries(alert.key).filter(([name]) => name !== "service");
+  if (keys.length) card.append(element("p", "keys", keys.map(([name, value]) => `${name} ${shown(value)}`).join(" · ")));
+  card.append(element("p", "times", firing ? `since ${time(alert.window_start)} (${since(alert.window_start)})` : `resolved ${time(alert.window_end)}`));
+  const limits = Object.entries(alert.params).map(([name, value]) => [`$${name}`, value]);
+  card.append(values([...Object.entries(alert.values), ...limits]));
+  return card;
+}
+function incidentCard(incident) {
+  const open = incident.status === "open";
+  const card = element("li", open ? "firing" : "over");
+  card.id = `incident-${incident.incident_id}`;
+  const head = element("div", "head");
+  head.append(open ? fires(incident.severity) : element("span", "fires", "✅"), element("span", "service", incident.services.join(", ") || "no service"));
+  card.append(head, element("p", "summary", incident.title));
+  const times = open ? `since ${time(incident.opened_at)} (${since(incident.opened_at)})` : `${time(incident.opened_at)} to ${time(incident.resolved_at)}`;
+  card.append(element("p", "times", times));
+  const story = element("ol");
+  for (const entry of incident.timeline.slice(-6)) story.append(element("li", "", `${time(entry.at)} ${entry.text}`));
+  card.append(story);
+  return card;
+}
+function cards(list, records, isLive, at, make) {
+  const sorted = [...records.values()].sort((a, b) => isLive(b) - isLive(a) || (b.severity - a.severity) * isLive(a) || at(b).localeCompare(at(a)));
+  const live = sorted.filter(isLive);
+  list.replaceChildren(...live.slice(0, MAX_ROWS).concat(sorted.filter((record) => !isLive(record)).slice(0, MAX_OVER)).map(make));
+  return live.length;
+}
+
+function drawWindows() {
+  const views = [...new Set([...windows.values()].map((window) => window.view))].sort();
+  const select = byId("view");
+  if ([...select.options].map((option) => option.value).join("\n") !== views.join("\n")) {
+    const before = select.value;
+    select.replaceChildren(...views.map((view) => new Option(view, view)));
+    if (views.includes(before)) select.value = before;
+  }
+  const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const fits = (window) => {
+    const text = JSON.stringify(window.key).toLowerCase();
+    return window.view === select.value && words.every((word) => text.includes(word));
+  };
+  const rows = [...windows.values()].filter(fits).sort((a, b) => b.window_end.localeCompare(a.window_end));
+  const keyNames = [...new Set(rows.flatMap((window) => Object.keys(window.key)))];
+  const valueNames = [...new Set(rows.flatMap((window) => Object.keys(window.values)))];
+  const head = element("tr");
+  head.append(element("th", "", "window end"), ...keyNames.map((name) => element("th", "", name)), ...valueNames.map((name) => element("th", "number", name)));
+  byId("window-head").replaceChildren(head);
+  byId("window-rows").replaceChildren(...rows.slice(0, MAX_ROWS).map((window) => {
+    const row = element("tr");
+    row.append(element("td", "", time(window.window_end)), ...keyNames.map((name) => element("td", "", shown(window.key[name]))));
+    row.append(...valueNames.map((name) => element("td", "number", shown(window.values[name]))));
+    return row;
+  }));
+  byId("window-count").textContent = windows.size;
+  byId("window-more").textContent = rows.length > MAX_ROWS ? `and ${rows.length - MAX_ROWS} more groups` : "";
+}
+function draw() {
+  const firing = cards(byId("alerts"), alerts, (alert) => alert.status === "firing", (alert) => alert.window_end, alertCard);
+  const open = cards(byId("incidents"), incidents, (incident) => incident.status === "open", (incident) => incident.opened_at, incidentCard);
+  byId("alert-count").textContent = firing;
+  byId("incident-count").textContent = open;
+  byId("calm").hidden = firing > 0;
+  document.title = firing ? `(${firing}) Bongsu` : "Bongsu";
+  drawWindows();
+}
+let drawing = false;
+function drawSoon() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => { drawing = false; draw(); });
+}
+function bound(map, limit, at) {
+  if (map.size <= limit) return;
+  const oldest = [...map].sort(([, a], [, b]) => at(a).localeCompare(at(b))).slice(0, map.size - limit);
+  for (const [key] of oldest) map.delete(key);
+}
+function take(change) {
+  for (const alert of change.alerts) alerts.set(alert.alert_id, alert);
+  for (const incident of change.incidents) incidents.set(incident.incident_id, incident);
+  for (const window of change.windows) windows.set(`${window.view} ${JSON.stringify(window.key)}`, window);
+  bound(windows, MAX_WINDOWS, (window) => window.window_end);
+  bound(alerts, 1000, (alert) => `${alert.status === "firing" ? 1 : 0}${alert.window_end}`);
+  bound(incidents, 400, (incident) => `${incident.status === "open" ? 1 : 0}${incident.opened_at}`);
+  drawSoon();
+}
+function connection(state, text) {
+  byId("connection").className = state;
+  byId("connection").textContent = text;
+}
+
+const stream = new EventSource("/api/stream");
+stream.addEventListener("snapshot", (event) => {
+  for (const map of [alerts, incidents, windows]) map.clear();
+  take(JSON.parse(event.data));
+  connection("live", "live");
+});
+stream.addEventListener("update", (event) => take(JSON.parse(event.data)));
+stream.addEventListener("error", () => {
+  connection("lost", "connection lost, trying again");
+  if (stream.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+});
+byId("view").addEventListener("change", drawSoon);
+byId("find").addEventListener("input", drawSoon);
+setInterval(drawSoon, 30000);

@@ -1,0 +1,114 @@
+//! What has been sent: the compacted topic `bongsu.notifications`, by notification id.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bongsu_schemas::kafka::Kafka;
+use bongsu_schemas::window::rfc3339;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::kafka::{Producer, read_all};
+
+/// Entries older than this are deleted: alerts are kept for 35 days, and a report is never sent later than that.
+const KEEP: TimeDelta = TimeDelta::days(60);
+
+/// One notification, as it was sent last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) id: String,
+    pub(crate) kind: Kind,
+    /// Slack channel as configured, or the owner's name for mail.
+    pub(crate) channel: String,
+    /// Slack's id of the channel and name of the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) channel_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ts: Option<String>,
+    /// The incident's sequence that the message shows; 1 for what is sent once.
+    pub(crate) sequence: u32,
+    #[serde(with = "rfc3339")]
+    pub(crate) sent_at: DateTime<Utc>,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    Incident,
+    AlertMail,
+    WeeklyDigest,
+    WeeklyMail,
+}
+
+impl Kind {
+    /// For metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Incident => "incident",
+            Kind::AlertMail => "alert-mail",
+            Kind::WeeklyDigest => "weekly-digest",
+            Kind::WeeklyMail => "weekly-mail",
+        }
+    }
+}
+
+/// The ledger in memory and in Kafka. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    topic: Arc<str>,
+    producer: Arc<Producer>,
+    // Held for a map operation only, never across an await.
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+}
+
+impl Ledger {
+    /// Reads the whole topic, and deletes what is too old to matter.
+    pub(crate) async fn load(kafka: &Kafka, producer: Arc<Producer>, now: DateTime<Utc>) -> anyhow::Result<Ledger> {
+        let topic = kafka.topics().notifications();
+        let (kafka, name) = (kafka.clone(), topic.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let mut entries = BTreeMap::new();
+            read_all(&kafka, &name, |key, value| take(&mut entries, key, value)).map(|()| entries)
+        });
+        let mut entries = read.await??;
+        let old: Vec<String> =
+            entries.values().filter(|entry| now - entry.sent_at > KEEP).map(|entry: &Entry| entry.id.clone()).collect();
+        for id in old {
+            producer.send(&topic, &id, None).await?;
+            entries.remove(&id);
+        }
+        Ok(Ledger { topic: topic.into(), producer, entries: Arc::new(Mutex::new(entries)) })
+    }
+
+    /// What was sent last for a notification.
+    pub(crate) fn get(&self, id: &str) -> Option<Entry> {
+        self.entries().get(id).cloned()
+    }
+
+    /// Remembers, in this process at once and in Kafka when this returns.
+    pub(crate) async fn record(&self, entry: Entry) -> anyhow::Result<()> {
+        let value = serde_json::to_string(&entry)?;
+        let id = entry.id.clone();
+        self.entries().insert(id.clone(), entry);
+        self.producer.send(&self.topic, &id, Some(&value)).await
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take(entries: &mut BTreeMap<String, Entry>, key: &[u8], value: Option<&[u8]>) {
+    let Some(value) = value else {
+        entries.remove(&*String::from_utf8_lossy(key));
+        return;
+    };
+    match serde_json::from_slice::<Entry>(value) {
+        Ok(entry) => {
+            entries.insert(entry.id.clone(), entry);
+        }
+        Err(error) => warn!(%error, "a record of the ledger cannot be read and is passed over"),
+    }
+}

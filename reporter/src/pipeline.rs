@@ -1,0 +1,227 @@
+//! The reporter, from alerts to people.
+//!
+//! ```text
+//! bongsu.alerts ─► correlate ─► bongsu.incidents ─► commit offset
+//!                      └─► one queue for each channel ─► Slack ─► bongsu.notifications (the ledger)
+//! ```
+//!
+//! All state follows from the alerts and the ledger: on a start, and whenever the partitions come to this process, the alerts are read
+//! from the beginning, and what the ledger lacks is sent. A committed offset only says which incidents need not be published again.
+//!
+//! - R1: nobody is told twice: ids are deterministic, and where the ledger may lack an entry the channel is searched (see [`crate::delivery`]).
+//! - R2: nothing here waits for Slack, so that no channel holds up another one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bongsu_schemas::alert::AlertRecord;
+use bongsu_schemas::health::Health;
+use bongsu_schemas::key::stable_id;
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::delivery::{Deliveries, Notification};
+use crate::events;
+use crate::feed::{AlertFeed, Feed, PART};
+use crate::incidents::{Correlator, Incident, IncidentAlert, IncidentChange};
+use crate::kafka::Producer;
+use crate::ledger::{Kind, Ledger};
+use crate::mail::{AlertMails, Mailer};
+use crate::routing::route;
+use crate::slack::client::Client;
+use crate::slack::message::{self, Context as MessageContext};
+use crate::weekly::sender::WeeklySender;
+
+/// An incident that was over for this long before anybody could be told of it is no news: a first start is silent about the past.
+const NO_NEWS_AFTER: TimeDelta = TimeDelta::hours(24);
+/// Clocks of this machine and of Slack may differ by this much.
+const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(10);
+/// For what is being sent at shutdown; the whole must end within five seconds.
+const DRAIN: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Runs until `shutdown`.
+pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let slack = config.slack.as_ref().map(|slack| Client::new(slack, environment)).transpose()?.map(Arc::new);
+    let mailer = config.smtp.as_ref().map(|smtp| Mailer::new(smtp, environment)).transpose()?.map(Arc::new);
+    if slack.is_none() {
+        info!("no Slack is configured: incidents are formed and published, but no channel is told");
+    }
+    let producer = Arc::new(Producer::new(&config.kafka)?);
+    let mut feed = AlertFeed::spawn(&config.kafka, health.clone())?;
+    let mut reporter =
+        Reporter { config, slack, mailer, producer, health, correlator: Correlator::default(), live: None };
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            next = feed.next() => next.context("the thread that reads alerts ended")?,
+        };
+        let step = async {
+            match next {
+                Feed::Assigned => reporter.begin().await,
+                Feed::Record { partition, offset, payload, handled } => {
+                    reporter.take(partition, offset, &payload, handled).await?;
+                    feed.handled(partition, offset);
+                }
+                Feed::CaughtUp => reporter.go_live().await,
+                Feed::Revoked => reporter.stand_by().await,
+            }
+            anyhow::Ok(())
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            outcome = step => outcome?,
+        }
+    }
+    tokio::join!(reporter.stand_by(), feed.finish());
+    Ok(())
+}
+
+struct Reporter {
+    config: Arc<Config>,
+    slack: Option<Arc<Client>>,
+    mailer: Option<Arc<Mailer>>,
+    producer: Arc<Producer>,
+    health: Health,
+    correlator: Correlator,
+    /// Present while this process is the one that tells people.
+    live: Option<Live>,
+}
+
+/// What tells people.
+struct Live {
+    deliveries: Option<Deliveries>,
+    alert_mails: Option<AlertMails>,
+    weekly: Option<WeeklySender>,
+}
+
+impl Reporter {
+    /// Forgets what it knew; the records from the beginning follow.
+    async fn begin(&mut self) {
+        self.stand_by().await;
+        self.health.not_ready(PART, "reading the alerts from the beginning");
+        self.correlator = Correlator::default();
+    }
+
+    /// Takes one record of the alerts.
+    async fn take(&mut self, partition: i32, offset: i64, payload: &[u8], handled: bool) -> anyhow::Result<()> {
+        let alert: AlertRecord = match serde_json::from_slice(payload) {
+            Ok(alert) => alert,
+            Err(error) => {
+                events::alert_unreadable(partition, offset, &error);
+                return Ok(());
+            }
+        };
+        events::alert_taken();
+        for change in self.correlator.apply(&alert) {
+            if !handled {
+                self.publish(&change).await?;
+            }
+            self.tell(&change.incident, false);
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, change: &IncidentChange) -> anyhow::Result<()> {
+        let record = &change.incident.record;
+        let value = serde_json::to_string(record)?;
+        self.producer.send(&self.config.kafka.topics().incidents(), &record.incident_id, Some(&value)).await?;
+        events::incident_published(&record.incident_id, record.sequence);
+        Ok(())
+    }
+
+    /// Compares what there is with what was sent, and sends the rest.
+    async fn go_live(&mut self) {
+        let ledger = loop {
+            match Ledger::load(&self.config.kafka, Arc::clone(&self.producer), Utc::now()).await {
+                Ok(ledger) => break ledger,
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    warn!(error = why, "the ledger cannot be read yet");
+                    self.health.not_ready(PART, why);
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        let deliveries = self.slack.clone().map(|client| Deliveries::new(client, ledger.clone()));
+        let from = self.config.reports.weekly.as_ref().map(|weekly| weekly.from.clone());
+        let mailer = self.mailer.clone().zip(from);
+        let alert_mails = mailer.map(|(mailer, from)| AlertMails::new(mailer, from, ledger.clone()));
+        let weekly = WeeklySender::spawn(&self.config, self.slack.clone(), self.mailer.clone(), ledger);
+        self.live = Some(Live { deliveries, alert_mails, weekly });
+        let now = Utc::now();
+        let is_news = |incident: &Incident| {
+            incident.is_open() || incident.changed_at().is_some_and(|at| now - at < NO_NEWS_AFTER)
+        };
+        let news: Vec<Arc<Incident>> =
+            self.correlator.incidents().filter(|incident| is_news(incident)).cloned().collect();
+        info!(incidents = news.len(), "telling people from now on");
+        for incident in news {
+            self.tell(&incident, true);
+        }
+        self.health.ready(PART);
+    }
+
+    /// Puts an incident's messages into the channels' queues; nothing while the past is being read.
+    fn tell(&mut self, incident: &Incident, maybe_sent: bool) {
+        let Some(live) = &mut self.live else { return };
+        if let Some(deliveries) = &mut live.deliveries {
+            for notification in notifications(incident, &self.config, maybe_sent) {
+                deliveries.enqueue(notification);
+            }
+        }
+        if let Some(mails) = &mut live.alert_mails {
+            mails.tell(incident, &self.config);
+        }
+    }
+
+    /// Tells nobody any more.
+    async fn stand_by(&mut self) {
+        let Some(Live { deliveries, alert_mails, weekly }) = self.live.take() else { return };
+        let deliveries = async {
+            if let Some(deliveries) = deliveries {
+                deliveries.finish(DRAIN).await;
+            }
+        };
+        let alert_mails = async {
+            if let Some(mails) = alert_mails {
+                mails.finish(DRAIN).await;
+            }
+        };
+        let weekly = async {
+            if let Some(weekly) = weekly {
+                weekly.finish(DRAIN).await;
+            }
+        };
+        tokio::join!(deliveries, alert_mails, weekly);
+    }
+}
+
+/// One message for each channel that is to know of an incident.
+fn notifications(incident: &Incident, config: &Config, maybe_sent: bool) -> Vec<Notification> {
+    let mut channels: BTreeMap<&str, Vec<&IncidentAlert>> = BTreeMap::new();
+    for alert in &incident.alerts {
+        let service = alert.firing.service.as_deref();
+        match route(&config.services, service, alert.firing.severity).channel {
+            Some(channel) => channels.entry(channel).or_default().push(alert),
+            None => events::nobody_to_tell(service, &incident.record.incident_id),
+        }
+    }
+    let since = incident.first_fired_at().unwrap_or(DateTime::UNIX_EPOCH) - CLOCK_SKEW;
+    let notification = |(channel, alerts): (&str, Vec<&IncidentAlert>)| {
+        let id = stable_id(["incident", &incident.record.incident_id, channel]);
+        let public_url = config.dashboard.public_url.as_ref().map(|url| url.as_str());
+        let context = MessageContext { id: &id, zone: config.zone, public_url };
+        let message = message::incident(incident, &alerts, context);
+        let (channel, sequence) = (channel.to_owned(), incident.record.sequence);
+        Notification { id, kind: Kind::Incident, channel, sequence, message, since, maybe_sent }
+    };
+    channels.into_iter().map(notification).collect()
+}
