@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bongsu_reporter::weekly::Week;
+use bongsu_schemas::duration::Span;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Stream processing, alerts and weekly exception reports for microservices, on nothing but Kafka.
@@ -37,6 +39,8 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show the main job in one process: a simulated shop, an outage, the alert; needs nothing, leaves nothing behind
+    Demo(Demo),
     /// Run until SIGTERM or Ctrl-C
     Run(Run),
     /// Validate a configuration and plan every view and rule; needs no Kafka
@@ -74,6 +78,19 @@ pub(crate) struct Run {
     /// What this process does
     #[arg(long, value_enum, default_value_t = Role::All)]
     pub(crate) role: Role,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Address of the page; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Decides what the shop sells, and which card issuer fails
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Stop by itself after this long, such as 90s
+    #[arg(long = "for", value_name = "DURATION")]
+    pub(crate) stop_after: Option<Span>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

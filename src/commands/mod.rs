@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod demo;
 mod metrics;
 mod replay;
 mod report;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 /// Runs the command.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Demo(options) => block_on(|shutdown| demo::run(options, shutdown)),
         Command::Run(options) => block_on(|shutdown| run::run(options, shutdown)),
         Command::Check(options) => check::run(&options),
         Command::Topics(options) => block_on(|shutdown| until(shutdown, topics::run(options))),
