@@ -126,11 +126,6 @@ async fn create_missing(admin: &AdminClient<DefaultClientContext>, topics: &mut 
 }
 
 impl TopicStatus {
-    /// Whether Bongsu can run with it.
-    pub(crate) fn is_usable(&self) -> bool {
-        matches!(self.state, TopicState::Exists { .. } | TopicState::Created)
-    }
-
     /// The command that makes the topic, for somebody who may.
     pub(crate) fn command(&self, brokers: &str) -> String {
         let TopicSpec { name, partitions, settings } = &self.spec;

@@ -31,7 +31,8 @@ fn files(kind: &str) -> Vec<String> {
 
 /// `FILE:LINE:COLUMN: KEY: problem`, taken apart.
 fn take_apart<'a>(line: &'a str, file: &str) -> (usize, usize, String, &'a str) {
-    let rest = line.strip_prefix(file).and_then(|rest| rest.strip_prefix(':')).unwrap_or_else(|| panic!("no file: {line}"));
+    let rest =
+        line.strip_prefix(file).and_then(|rest| rest.strip_prefix(':')).unwrap_or_else(|| panic!("no file: {line}"));
     let (number, rest) = rest.split_once(':').unwrap();
     let (column, rest) = rest.split_once(": ").unwrap();
     let (key, problem) = rest.split_once(": ").unwrap();
@@ -62,16 +63,24 @@ fn wrong_configurations_are_refused() {
         assert!(!expected.is_empty(), "{file} expects nothing");
         let output = bongsu("wrong", &["check", "--config", &file]);
         let stderr = text(&output.stderr);
-        let reported: Vec<_> = stderr.lines().filter(|line| !line.contains(": warning: ")).map(|line| take_apart(line, &file)).collect();
+        let reported: Vec<_> =
+            stderr.lines().filter(|line| !line.contains(": warning: ")).map(|line| take_apart(line, &file)).collect();
         let places = |line: usize, key: &str| (line, key.to_owned());
         let expected_places: BTreeSet<_> = expected.iter().map(|(line, key, _)| places(*line, key)).collect();
         let reported_places: BTreeSet<_> = reported.iter().map(|(line, _, key, _)| places(*line, key)).collect();
         let all_said = expected.iter().all(|(line, key, fragment)| {
-            reported.iter().any(|(at, _, name, problem)| at == line && name == key && problem.contains(fragment.as_str()))
+            reported
+                .iter()
+                .any(|(at, _, name, problem)| at == line && name == key && problem.contains(fragment.as_str()))
         });
         let sorted = reported.windows(2).all(|pair| (pair[0].0, pair[0].1) <= (pair[1].0, pair[1].1));
         let exit_code = output.status.code();
-        if exit_code != Some(1) || expected_places != reported_places || !all_said || !sorted || !output.stdout.is_empty() {
+        if exit_code != Some(1)
+            || expected_places != reported_places
+            || !all_said
+            || !sorted
+            || !output.stdout.is_empty()
+        {
             failures.push(format!("{file}: exit {exit_code:?}, expected {expected:?}\n{stderr}"));
         }
     }
@@ -122,7 +131,10 @@ fn good_configurations_are_planned() {
         for view in plan["views"].as_array().unwrap() {
             assert!(!view["values"].as_array().unwrap().is_empty(), "{file}: {view}");
         }
-        assert!(!plan["views"].as_array().unwrap().is_empty() && !plan["rules"].as_array().unwrap().is_empty(), "{file}");
+        assert!(
+            !plan["views"].as_array().unwrap().is_empty() && !plan["rules"].as_array().unwrap().is_empty(),
+            "{file}"
+        );
         let output = bongsu("good", &["check", "--config", &file]);
         assert_eq!(output.status.code(), Some(0), "{file}");
         assert!(text(&output.stdout).contains("SERVICE"), "{file}");
@@ -139,15 +151,22 @@ fn a_minimal_configuration_is_useful() {
         plan[list].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
     };
     assert!(names("views").contains(&"requests_1m".to_owned()) && names("views").contains(&"exceptions_1m".to_owned()));
-    assert!(names("rules").contains(&"high-error-rate".to_owned()) && names("rules").contains(&"exception-burst".to_owned()));
+    assert!(
+        names("rules").contains(&"high-error-rate".to_owned())
+            && names("rules").contains(&"exception-burst".to_owned())
+    );
 }
 
 /// Scenario: what `bongsu config --defaults` prints, pasted into a configuration whose defaults are off.
 /// Guarantees: it is ordinary configuration, and amounts to the same.
 #[test]
 fn printed_defaults_are_configuration() {
-    let sources = ["requests", "exceptions", "metrics", "events"].map(|table| format!("  - {{ topic: {table}, format: json, table: {table} }}\n"));
-    let head = format!("kafka: {{ brokers: 'localhost:9092' }}\nsources:\n{}services: {{ '*': {{ owner: {{ name: P }} }} }}\n", sources.concat());
+    let sources = ["requests", "exceptions", "metrics", "events"]
+        .map(|table| format!("  - {{ topic: {table}, format: json, table: {table} }}\n"));
+    let head = format!(
+        "kafka: {{ brokers: 'localhost:9092' }}\nsources:\n{}services: {{ '*': {{ owner: {{ name: P }} }} }}\n",
+        sources.concat()
+    );
     let defaults = text(&bongsu("good", &["config", "--defaults"]).stdout);
     let folder = tempfile::tempdir().unwrap();
     let plan = |name: &str, content: String| {

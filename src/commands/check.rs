@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use bongsu_processor::plan::{TableColumns, Tables, ViewPlan};
+use bongsu_processor::plan::ViewPlan;
+use bongsu_processor::validate::plan_views;
 use bongsu_reporter::routing::route;
 use bongsu_schemas::duration::Span;
 use bongsu_schemas::services::FALLBACK;
@@ -16,22 +17,8 @@ use crate::output::{print_as, table};
 
 pub(super) fn run(options: &Check) -> Result<(), Failure> {
     let config = load_config(&options.config.path)?;
-    let views =
-        plan(&config).map_err(|problem| Failure::Runtime(anyhow::anyhow!("a checked view did not plan: {problem}")))?;
+    let views = plan_views(&config.processor());
     print_as(options.format, &as_json(&config, &views), || as_tables(&config, &views))
-}
-
-fn tables(config: &Config) -> Tables {
-    let filled = config.sources.iter().filter_map(|source| source.tables().ok()).flatten();
-    let entry = |table: bongsu_ingest::config::TableDef| {
-        (table.name, TableColumns { columns: table.columns, has_attributes: table.has_attributes })
-    };
-    filled.map(entry).collect()
-}
-
-fn plan(config: &Config) -> Result<Vec<ViewPlan>, String> {
-    let tables = tables(config);
-    config.views.iter().map(|view| ViewPlan::new(view, &tables)).collect()
 }
 
 /// Names of columns of a view's result.

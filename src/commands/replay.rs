@@ -198,7 +198,6 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
             Ok(message) => {
-                use rdkafka::Message;
                 self.records.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(message.payload_len() as u64, Ordering::Relaxed);
             }

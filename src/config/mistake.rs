@@ -157,6 +157,12 @@ impl Findings {
         }
     }
 
+    /// Whether something has been said about `path`.
+    pub(crate) fn knows(&self, path: &KeyPath) -> bool {
+        let key = path.to_string();
+        self.mistakes.iter().any(|mistake| mistake.key == key)
+    }
+
     /// Notes what is not wrong, but probably not meant.
     pub(crate) fn warn(&mut self, path: &KeyPath, text: impl fmt::Display) {
         let position = self.positions.find(path);

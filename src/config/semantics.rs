@@ -6,7 +6,7 @@ use std::path::Path;
 use bongsu_ingest::config::TableDef;
 use bongsu_processor::config::{Rule, View};
 use bongsu_schemas::kafka::Kafka;
-use bongsu_schemas::services::{FALLBACK, ParamValue};
+use bongsu_schemas::services::{FALLBACK, ParamValue, Services};
 use serde_json::Value;
 
 use super::Config;
@@ -33,6 +33,9 @@ pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findin
     checker.params(&sections, &defaults);
     let plan = Plan::new(&sections, defaults, &tables);
     let (views, rules) = checker.plan(plan, &sections);
+    for service in sections.services.0.values_mut() {
+        service.params.retain(|name, _| rules.iter().any(|rule| rule.name == *name));
+    }
     let warnings = findings.warnings();
     Some(Config {
         kafka: sections.kafka?,
@@ -297,7 +300,8 @@ impl Checker<'_> {
             kafka,
             sources: sections.sources.iter().map(|(_, source)| source.clone()).collect(),
             time: sections.time.clone(),
-            services: sections.services.clone(),
+            // Their parameters have been checked, built-in rules that are left out included.
+            services: Services::default(),
             views: plan.views.iter().map(|(_, view)| view.clone()).collect(),
             rules: plan.rules.iter().map(|(_, rule)| rule.clone()).collect(),
             history: sections.history.clone(),
@@ -312,6 +316,7 @@ impl Checker<'_> {
         for mistake in bongsu_processor::validate(&config) {
             let path = KeyPath::parse(&mistake.path);
             match plan.origin(&path) {
+                Some((Origin::File, path)) if self.findings.knows(&path) => {}
                 Some((Origin::File, path)) => self.findings.add(&path, mistake.problem),
                 Some((Origin::BuiltIn, path)) => {
                     let name = plan.name(&path).to_owned();
@@ -321,7 +326,8 @@ impl Checker<'_> {
                         self.findings.warn(&plan.cause(&path), text);
                     }
                 }
-                None => self.findings.add(&path, mistake.problem),
+                // Sources have been checked, with their places in the file.
+                None => {}
             }
         }
         let (views, mut rules) = plan.into_parts();
