@@ -24,6 +24,8 @@ use crate::weekly::counts::{Counts, GroupCounts, ServiceCounts};
 
 const EXCEPTIONS: &str = "exceptions_1m";
 const REQUESTS: &str = "requests_1m";
+/// Column that a file has from its folder.
+const DATE: &str = "date";
 
 /// What is counted.
 #[derive(Debug, Clone)]
@@ -57,10 +59,12 @@ pub(crate) async fn count(history: &History, question: &Question<'_>) -> anyhow:
     session.register_object_store(&base, store);
     let reading = || format!("reading history at `{}`", history.url);
     let mut counts = Counts::default();
-    let exceptions = view(&session, EXCEPTIONS, exceptions_schema(), question).await.with_context(reading)?;
+    let exceptions = view(&session, EXCEPTIONS, exceptions_schema(), None, question).await.with_context(reading)?;
     read_groups(exceptions.clone(), question, &mut counts).await.with_context(reading)?;
     read_days(exceptions, question, &mut counts).await.with_context(reading)?;
-    let requests = view(&session, REQUESTS, requests_schema(), question).await.with_context(reading)?;
+    // Requests are many, and only two weeks of them matter.
+    let previous_start = Some(question.previous_start);
+    let requests = view(&session, REQUESTS, requests_schema(), previous_start, question).await.with_context(reading)?;
     read_requests(requests, question, &mut counts).await.with_context(reading)?;
     Ok(counts)
 }
@@ -82,16 +86,24 @@ fn open(url: &str) -> anyhow::Result<Option<Arc<dyn ObjectStore>>> {
     Ok(Some(Arc::new(PrefixStore::new(store, parsed.path().trim_matches('/')))))
 }
 
-/// The windows of a view before the end of the week, of the wanted environment and service.
+/// The windows of a view since `from` and before the end of the week, of the wanted environment and service.
 async fn view(
     session: &SessionContext,
     name: &str,
     schema: Schema,
+    from: Option<DateTime<Utc>>,
     question: &Question<'_>,
 ) -> anyhow::Result<DataFrame> {
-    let options = ParquetReadOptions::default().schema(&schema);
+    let options =
+        ParquetReadOptions::default().schema(&schema).table_partition_cols(vec![(DATE.to_owned(), DataType::Utf8)]);
     let mut frame = session.read_parquet(format!("history://windows/{}/", view_folder(name)), options).await?;
+    // Folders are left out by their date, before any file is opened.
+    let date = |at: DateTime<Utc>| lit(at.date_naive().to_string());
+    frame = frame.filter(col(DATE).lt_eq(date(question.end())))?;
     frame = frame.filter(col("window_start").lt(instant(question.end())))?;
+    if let Some(from) = from {
+        frame = frame.filter(col(DATE).gt_eq(date(from)).and(col("window_start").gt_eq(instant(from))))?;
+    }
     if let Some(environment) = question.environment {
         frame = frame.filter(col("environment").eq(lit(environment)))?;
     }
