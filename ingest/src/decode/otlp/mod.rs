@@ -7,18 +7,12 @@
 //! ```
 //!
 //! The three payloads have the same outer layout, and the same field numbers as the `Export...ServiceRequest` messages. JSON is
-//! turned into protobuf first, so that there is one mapping only.
+//! rewritten as protobuf first, so that there is one mapping only.
 //!
 //! The frame (everything above spans, metrics and log records) is checked before the first row is appended: a record that
 //! breaks off gives no rows, so that sending it again repeats none.
 
 use bongsu_schemas::{dead_letter::Reason, tables::Table};
-use opentelemetry_proto::tonic::{logs::v1::LogsData, metrics::v1::MetricsData, trace::v1::TracesData};
-use prost::Message;
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
 
 use super::{
     Events, Reject, Wanted,
@@ -30,6 +24,7 @@ use crate::config::{Signal, Source, TableDef};
 mod attributes;
 mod columns;
 mod exceptions;
+mod json;
 mod logs;
 mod metrics;
 mod resource;
@@ -96,22 +91,13 @@ impl OtlpDecoder {
 
     /// Decodes the same payloads in OTLP's JSON.
     pub(super) fn decode_json(&mut self, value: &[u8], events: &mut Events<'_>) -> Result<(), Reject> {
-        let payload: Payload = serde_json::from_slice(value).map_err(not_json)?;
-        let signal = match payload {
-            Payload { resource_spans: Some(_), .. } => Signal::Traces,
-            Payload { resource_metrics: Some(_), .. } => Signal::Metrics,
-            Payload { resource_logs: Some(_), .. } => Signal::Logs,
-            _ => {
-                let detail = "no OpenTelemetry payload: none of `resourceSpans`, `resourceMetrics`, `resourceLogs`";
-                return Err(Reject::one(Reason::Malformed, detail));
-            }
+        let payload = json::to_proto(value)
+            .map_err(|error| Reject::one(Reason::Malformed, format!("not OpenTelemetry's JSON: {error}")))?;
+        let Some((signal, proto)) = payload else {
+            let detail = "no OpenTelemetry payload: none of `resourceSpans`, `resourceMetrics`, `resourceLogs`";
+            return Err(Reject::one(Reason::Malformed, detail));
         };
-        let proto = match signal {
-            Signal::Traces => to_proto::<TracesData>(value)?,
-            Signal::Metrics => to_proto::<MetricsData>(value)?,
-            Signal::Logs => to_proto::<LogsData>(value)?,
-        };
-        self.walk(&proto, self.signal.unwrap_or(signal), events).map_err(|error| malformed("the record", error))
+        self.walk(&proto, signal, events).map_err(|error| malformed("the record", error))
     }
 
     /// Goes from entry to entry. What is wrong inside of a span, metric or log record concerns that one only.
@@ -206,23 +192,6 @@ fn recognise(item: &[u8]) -> Result<Signal, WireError> {
         (true, false) => Signal::Metrics,
         (false, _) => Signal::Logs,
     })
-}
-
-/// The names that tell OTLP's JSON payloads apart.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Payload {
-    resource_spans: Option<IgnoredAny>,
-    resource_metrics: Option<IgnoredAny>,
-    resource_logs: Option<IgnoredAny>,
-}
-
-fn to_proto<T: DeserializeOwned + Message>(value: &[u8]) -> Result<Vec<u8>, Reject> {
-    serde_json::from_slice::<T>(value).map(|data| data.encode_to_vec()).map_err(not_json)
-}
-
-fn not_json(error: serde_json::Error) -> Reject {
-    Reject::one(Reason::Malformed, format!("not OpenTelemetry's JSON: {error}"))
 }
 
 fn malformed(what: &str, error: WireError) -> Reject {
