@@ -4,11 +4,12 @@
 //!
 //! - [`config`]: its sections of the configuration;
 //! - `pipeline`: from `bongsu.alerts` to people, on one screen;
-//! - [`incidents`], [`routing`], [`slack::message`]: which alerts belong together, who is told, and in which words (pure);
-//! - `feed`, `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
+//! - [`incidents`], [`routing`], `silences`, [`slack::message`]: which alerts belong together, who is told, and in which words (pure);
+//! - `feed`, `commands`, `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
 //! - [`weekly`]: the weekly exception report;
 //! - [`dashboard`]: the page.
 
+mod commands;
 pub mod config;
 pub mod dashboard;
 mod delivery;
@@ -22,6 +23,7 @@ mod ledger;
 mod mail;
 mod pipeline;
 pub mod routing;
+mod silences;
 pub mod slack;
 pub mod weekly;
 

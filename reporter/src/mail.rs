@@ -20,7 +20,7 @@ use tracing::warn;
 use crate::config::{Config, Smtp};
 use crate::error::DeliveryError;
 use crate::events;
-use crate::incidents::Incident;
+use crate::incidents::{Incident, IncidentAlert};
 use crate::ledger::{Entry, Kind, Ledger};
 use crate::routing::route;
 use crate::slack::message::{cut, one_line};
@@ -120,11 +120,8 @@ impl AlertMails {
     }
 
     /// Enqueues what owners do not know yet.
-    pub(crate) fn tell(&mut self, incident: &Incident, config: &Config) {
-        if !incident.is_open() {
-            return;
-        }
-        for alert in incident.alerts.iter().filter(|alert| alert.resolved.is_none()) {
+    pub(crate) fn tell(&mut self, incident: &Incident, alerts: &[&IncidentAlert], config: &Config) {
+        for alert in alerts.iter().filter(|alert| alert.resolved.is_none()) {
             let firing = &alert.firing;
             let route = route(&config.services, firing.service.as_deref(), firing.severity);
             let Some(owner) = route.owner.filter(|_| !route.email.is_empty()) else { continue };

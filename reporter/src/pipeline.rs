@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bongsu.alerts ─► correlate ─► bongsu.incidents ─► commit offset
-//!                      └─► one queue for each channel ─► Slack ─► bongsu.notifications (the ledger)
+//!                      └─► not silenced ─► one queue for each channel ─► Slack ─► bongsu.notifications (the ledger)
+//! bongsu.commands ─► silences ──┘
 //! ```
 //!
 //! All state follows from the alerts and the ledger: on a start, and whenever the partitions come to this process, the alerts are read
@@ -17,12 +18,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bongsu_schemas::alert::AlertRecord;
+use bongsu_schemas::command::Command;
 use bongsu_schemas::health::Health;
 use bongsu_schemas::key::stable_id;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::commands;
 use crate::config::Config;
 use crate::delivery::{Deliveries, Notification};
 use crate::events;
@@ -32,6 +35,7 @@ use crate::kafka::Producer;
 use crate::ledger::{Kind, Ledger};
 use crate::mail::{AlertMails, Mailer};
 use crate::routing::route;
+use crate::silences::Silences;
 use crate::slack::client::Client;
 use crate::slack::message::{self, Context as MessageContext};
 use crate::weekly::sender::WeeklySender;
@@ -54,12 +58,17 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
     }
     let producer = Arc::new(Producer::new(&config.kafka)?);
     let mut feed = AlertFeed::spawn(&config.kafka, health.clone())?;
-    let mut reporter =
-        Reporter { config, slack, mailer, producer, health, correlator: Correlator::default(), live: None };
+    let (mut commands, commands_thread) = commands::follow(&config.kafka)?;
+    let (correlator, silences) = (Correlator::default(), Silences::default());
+    let mut reporter = Reporter { config, slack, mailer, producer, health, correlator, silences, live: None };
     loop {
         let next = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
+            Some(command) = commands.recv() => {
+                reporter.obey(&command);
+                continue;
+            }
             next = feed.next() => next.context("the thread that reads alerts ended")?,
         };
         let step = async {
@@ -80,7 +89,12 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
             outcome = step => outcome?,
         }
     }
-    tokio::join!(reporter.stand_by(), feed.finish());
+    drop(commands);
+    let joined = tokio::task::spawn_blocking(move || commands_thread.join());
+    let ((), (), joined) = tokio::join!(reporter.stand_by(), feed.finish(), joined);
+    if !matches!(joined, Ok(Ok(()))) {
+        warn!("the thread that reads commands panicked");
+    }
     Ok(())
 }
 
@@ -91,12 +105,14 @@ struct Reporter {
     producer: Arc<Producer>,
     health: Health,
     correlator: Correlator,
+    silences: Silences,
     /// Present while this process is the one that tells people.
     live: Option<Live>,
 }
 
 /// What tells people.
 struct Live {
+    ledger: Ledger,
     deliveries: Option<Deliveries>,
     alert_mails: Option<AlertMails>,
     weekly: Option<WeeklySender>,
@@ -150,12 +166,23 @@ impl Reporter {
                 }
             }
         };
+        // Silences first: the follower's thread may be behind.
+        match commands::read(&self.config.kafka).await {
+            Ok(commands) => {
+                for command in &commands {
+                    self.silences.apply(command);
+                }
+            }
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "silences cannot be read yet; they hold from when they can")
+            }
+        }
         let deliveries = self.slack.clone().map(|client| Deliveries::new(client, ledger.clone()));
         let from = self.config.reports.weekly.as_ref().map(|weekly| weekly.from.clone());
         let mailer = self.mailer.clone().zip(from);
         let alert_mails = mailer.map(|(mailer, from)| AlertMails::new(mailer, from, ledger.clone()));
-        let weekly = WeeklySender::spawn(&self.config, self.slack.clone(), self.mailer.clone(), ledger);
-        self.live = Some(Live { deliveries, alert_mails, weekly });
+        let weekly = WeeklySender::spawn(&self.config, self.slack.clone(), self.mailer.clone(), ledger.clone());
+        self.live = Some(Live { ledger, deliveries, alert_mails, weekly });
         let now = Utc::now();
         let is_news = |incident: &Incident| {
             incident.is_open() || incident.changed_at().is_some_and(|at| now - at < NO_NEWS_AFTER)
@@ -169,22 +196,36 @@ impl Reporter {
         self.health.ready(PART);
     }
 
+    /// Takes a command. What is no longer silenced, and still fires, is told.
+    fn obey(&mut self, command: &Command) {
+        if self.silences.apply(command) {
+            let open: Vec<Arc<Incident>> =
+                self.correlator.incidents().filter(|incident| incident.is_open()).cloned().collect();
+            for incident in open {
+                self.tell(&incident, true);
+            }
+        }
+    }
+
     /// Puts an incident's messages into the channels' queues; nothing while the past is being read.
     fn tell(&mut self, incident: &Incident, maybe_sent: bool) {
         let Some(live) = &mut self.live else { return };
+        let muted = |alert: &IncidentAlert| self.silences.mute(&alert.firing);
         if let Some(deliveries) = &mut live.deliveries {
-            for notification in notifications(incident, &self.config, maybe_sent) {
+            let is_told = |id: &str| live.ledger.get(id).is_some();
+            for notification in notifications(incident, &muted, &is_told, &self.config, maybe_sent) {
                 deliveries.enqueue(notification);
             }
         }
         if let Some(mails) = &mut live.alert_mails {
-            mails.tell(incident, &self.config);
+            let alerts: Vec<&IncidentAlert> = incident.alerts.iter().filter(|alert| !muted(alert)).collect();
+            mails.tell(incident, &alerts, &self.config);
         }
     }
 
     /// Tells nobody any more.
     async fn stand_by(&mut self) {
-        let Some(Live { deliveries, alert_mails, weekly }) = self.live.take() else { return };
+        let Some(Live { deliveries, alert_mails, weekly, ledger: _ }) = self.live.take() else { return };
         let deliveries = async {
             if let Some(deliveries) = deliveries {
                 deliveries.finish(DRAIN).await;
@@ -204,8 +245,15 @@ impl Reporter {
     }
 }
 
-/// One message for each channel that is to know of an incident.
-fn notifications(incident: &Incident, config: &Config, maybe_sent: bool) -> Vec<Notification> {
+/// One message for each channel that is to know of an incident: of its alerts that are not muted, or of all where the channel was told
+/// before, so that the message does not go on burning.
+fn notifications(
+    incident: &Incident,
+    muted: &dyn Fn(&IncidentAlert) -> bool,
+    is_told: &dyn Fn(&str) -> bool,
+    config: &Config,
+    maybe_sent: bool,
+) -> Vec<Notification> {
     let mut channels: BTreeMap<&str, Vec<&IncidentAlert>> = BTreeMap::new();
     for alert in &incident.alerts {
         let service = alert.firing.service.as_deref();
@@ -215,13 +263,18 @@ fn notifications(incident: &Incident, config: &Config, maybe_sent: bool) -> Vec<
         }
     }
     let since = incident.first_fired_at().unwrap_or(DateTime::UNIX_EPOCH) - CLOCK_SKEW;
-    let notification = |(channel, alerts): (&str, Vec<&IncidentAlert>)| {
+    let notification = |(channel, all): (&str, Vec<&IncidentAlert>)| {
         let id = stable_id(["incident", &incident.record.incident_id, channel]);
+        let audible: Vec<&IncidentAlert> = all.iter().copied().filter(|alert| !muted(alert)).collect();
+        let alerts = if audible.is_empty() && is_told(&id) { all } else { audible };
+        if alerts.is_empty() {
+            return None;
+        }
         let public_url = config.dashboard.public_url.as_ref().map(|url| url.as_str());
         let context = MessageContext { id: &id, zone: config.zone, public_url };
         let message = message::incident(incident, &alerts, context);
         let (channel, sequence) = (channel.to_owned(), incident.record.sequence);
-        Notification { id, kind: Kind::Incident, channel, sequence, message, since, maybe_sent }
+        Some(Notification { id, kind: Kind::Incident, channel, sequence, message, since, maybe_sent })
     };
-    channels.into_iter().map(notification).collect()
+    channels.into_iter().filter_map(notification).collect()
 }

@@ -93,6 +93,31 @@ async fn one_message_for_each_incident_updated_in_place() {
     assert_eq!(again.len(), incidents.len() + 1, "incidents are not published again");
 }
 
+/// Scenario: a silence of one service is written, alerts of it and of another one come, the silence is taken back.
+/// Guarantees: only what the matcher fits is muted, and what still fires afterwards is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silence_mutes_its_service_until_it_is_taken_back() {
+    let broker = Broker::start().unwrap();
+    let slack = SlackStandIn::start(SlackOptions::default()).await.unwrap();
+    let config = config(&broker, &slack);
+    create_topics(&broker, &config);
+    let command = |text: &str| produce(broker.bootstrap(), "bongsu.commands", None, [("s1", text)]).unwrap();
+    command(
+        r#"{"command":"silence","id":"s1","matcher":{"service":"order-api"},"from":"2026-11-16T00:00:00Z",
+            "until":"2026-11-17T00:00:00Z","by":"me","reason":"deploy"}"#,
+    );
+    send(&broker, &alert("errors", "order-api", AlertStatus::Firing));
+    send(&broker, &alert("errors", "pay-api", AlertStatus::Firing));
+    let running = Running::start(&config);
+    let sent = |messages: &[SlackMessage]| of(messages, "pay-alerts").len() == 1;
+    let messages = slack.wait_for(sent, DEADLINE).await.unwrap();
+    assert_eq!(messages.len(), 1, "{messages:#?}");
+    command(r#"{"command":"unsilence","id":"s1","by":"me"}"#);
+    let sent = |messages: &[SlackMessage]| of(messages, "order-alerts").len() == 1;
+    slack.wait_for(sent, DEADLINE).await.unwrap();
+    running.stop().await;
+}
+
 /// Scenario: Slack accepts a message and the connection breaks; it asks to slow down and fails; the process dies between sending and
 /// the ledger (its entry is taken away); the broker is away for a while.
 /// Guarantees: the message is there once, whatever happened; work goes on by itself when the broker is back.
