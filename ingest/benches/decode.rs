@@ -3,6 +3,8 @@
 //! Goals: native JSON near the speed of parsing into a struct of borrowed fields with serde_json (measured beside it); a million
 //! spans per second.
 
+#![allow(clippy::unwrap_used)] // a benchmark may stop
+
 use std::{fs, hint::black_box, path::Path};
 
 use bongsu_ingest::{
@@ -28,7 +30,7 @@ fn record(value: &[u8]) -> RawRecord<'_> {
 /// Requests of 215 bytes, of 40 services with 5 routes each.
 fn requests() -> Vec<Vec<u8>> {
     let request = |number: usize| {
-        let (service, route, status) = (number % 40, number % 5, if number % 50 == 0 { 503 } else { 200 });
+        let (service, route, status) = (number % 40, number % 5, if number.is_multiple_of(50) { 503 } else { 200 });
         let mut text = format!(
             r#"{{"ts":{},"service":"service-{service:02}-api","route":"/orders/{route}/{{id}}","status":{status},"duration_ms":{}.25,"method":"GET","environment":"production","pod":"service-{service:02}-7d9f8b6c5-x2x4z","trace_id":"{number:032x}"}}"#,
             1_795_420_557_000usize + number,

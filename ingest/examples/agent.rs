@@ -4,6 +4,8 @@
 //! cargo run -p bongsu-ingest --example agent -- localhost:9092
 //! ```
 
+#![allow(clippy::print_stderr)] // it is a program, and says what it did
+
 use std::{
     collections::BTreeMap,
     env,

@@ -2,6 +2,8 @@
 //!
 //! The captures are larger than a repository should hold. Where the folder is absent, only the small samples are tested.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may stop, and says what it left out
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -160,7 +162,6 @@ fn captured_requests_and_exceptions_by_service() {
     assert!(frames.iter().any(|frame| frame.contains("CrashController.triggerException")), "one's own code is named");
     let occurrences: std::collections::HashSet<_> =
         exceptions["occurrence"].as_string_view().iter().flatten().collect();
-    eprintln!("{} reports are {} occurrences", exceptions.num_rows(), occurrences.len());
     assert!(occurrences.len() * 2 < exceptions.num_rows(), "reports of one failure are one occurrence");
 }
 
@@ -202,5 +203,4 @@ fn samples_of_each_signal() {
     let points = &tables["metrics"];
     assert_eq!(points["pod"].null_count(), 0);
     assert!(points["service"].as_string_view().iter().flatten().all(|service| !service.is_empty()));
-    eprintln!("{:?} {:?}", points["pod"].as_string_view().value(0), points["service"].as_string_view().value(0));
 }

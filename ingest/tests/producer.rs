@@ -1,5 +1,7 @@
 //! The producer library against a real broker.
 
+#![allow(clippy::unwrap_used)] // a test may stop
+
 use std::{collections::BTreeMap, time::Duration};
 
 use bongsu_ingest::producer::{Compression, Counts, EventProducer, Options, SendError};

@@ -53,8 +53,9 @@ fn json_records_and_what_is_wrong_with_them() {
     let too_large = with(&format!(",\"note\":\"{}\"", "x".repeat(MAX_RECORD_BYTES)));
     let nested = with(&format!(",\"note\":{}{}", "[".repeat(100_000), "]".repeat(100_000)));
     use Reason::*;
+    type Case<'a> = (&'a str, String, u32, Option<(Reason, &'a str)>);
     #[rustfmt::skip]
-    let cases: &[(&str, String, u32, Option<(Reason, &str)>)] = &[
+    let cases: &[Case<'_>] = &[
         ("sound",                      with(""), 1, None),
         ("unknown fields",             with(r#","x":{"y":[1,{"z":null}]},"méthode":1"#), 1, None),
         ("escapes and NUL",            with(r#","method":"G\u0000\"T""#), 1, None),
@@ -262,6 +263,23 @@ fn otlp_payloads_that_are_none() {
         let outcome = json.decode(&record(value));
         assert_eq!(outcome.rejects[0].reason, Reason::Malformed, "{}", String::from_utf8_lossy(value));
     }
+}
+
+/// Guarantees: what cannot be read inside of an entry costs that entry only (D2); the frame is all or nothing.
+#[test]
+fn a_damaged_resource_costs_its_own_spans() {
+    let sample = include_bytes!("../../tests/fixtures/spans-out-of-memory.binpb");
+    let mut decoder = decoder(&Source::new("t", Format::OtlpProto), &everything());
+    let sound = decoder.decode(&record(sample));
+    decoder.finish().unwrap();
+    // An entry with a resource that is no message, and one scope entry with two spans.
+    let damaged = [&b"\x0a\x0b"[..], b"\x0a\x01\xff", b"\x12\x06\x12\x01\x0a\x12\x01\x0a"].concat();
+    let both = decoder.decode(&record(&[&sample[..], &damaged].concat()));
+    assert_eq!((both.rows, both.events), (sound.rows, sound.events + 2));
+    assert_eq!((both.rejects[0].reason, both.rejects[0].events), (Reason::Malformed, 2));
+    decoder.finish().unwrap();
+    let cut = decoder.decode(&record(&sample[..sample.len() - 1]));
+    assert_eq!((cut.events, cut.rows, decoder.pending_rows()), (1, 0, 0));
 }
 
 /// Guarantees: a bad span is rejected alone, its exception counts, and the number of SQL rows comes from the named attribute.

@@ -211,11 +211,12 @@ fn python(text: &str) -> Stack<'_> {
                 let function = Cow::Owned(format!("{path} {function}"));
                 section.push(Frame { function, text: line.trim(), is_own });
             }
-        } else if !line.starts_with([' ', '\t']) && !section.is_empty() {
-            if let Some(name) = type_of(line) {
-                stack.types.push(name);
-                stack.frames.extend(section.drain(..).rev());
-            }
+        } else if !line.starts_with([' ', '\t'])
+            && !section.is_empty()
+            && let Some(name) = type_of(line)
+        {
+            stack.types.push(name);
+            stack.frames.extend(section.drain(..).rev());
         }
     }
     stack.frames.extend(section.into_iter().rev());

@@ -185,9 +185,9 @@ impl<'de> Visitor<'de> for OfType {
 
     #[inline]
     fn visit_f64<E: Error>(self, value: f64) -> Result<Cell<'de>, E> {
-        // 2^63: beyond it, and for fractions, an integer column has no place for the number.
-        let is_integer =
-            value.fract() == 0.0 && (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&value);
+        // Beyond 2^63, and for fractions, an integer column has no place for the number.
+        let limit = 2f64.powi(63);
+        let is_integer = value.fract() == 0.0 && (-limit..limit).contains(&value);
         Ok(match self.0 {
             ColumnType::Float => Cell::Float(value),
             ColumnType::Integer | ColumnType::Time if is_integer => Cell::Integer(value as i64),

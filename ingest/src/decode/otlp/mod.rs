@@ -105,7 +105,13 @@ impl OtlpDecoder {
         let mut traces = traces::RecordScratch::default();
         let mut metrics = Vec::new();
         each(value, RESOURCE_ENTRIES, |entry| {
-            let resource = Resource::read(entry, &self.resource_keys)?;
+            let resource = match Resource::read(entry, &self.resource_keys) {
+                Ok(resource) => resource,
+                Err(error) => {
+                    events.reject(Reject { events: items(entry)?, ..malformed("a resource", error) });
+                    return Ok(());
+                }
+            };
             each(entry, SCOPE_ENTRIES, |scope| {
                 each(scope, ITEMS, |item| {
                     match signal {
@@ -147,6 +153,18 @@ fn each<'a>(
         }
     }
     Ok(())
+}
+
+/// How many spans, metrics or log records a resource entry has; one at least, or its fault would go uncounted.
+fn items(entry: &[u8]) -> Result<u32, WireError> {
+    let mut count = 0;
+    each(entry, SCOPE_ENTRIES, |scope| {
+        each(scope, ITEMS, |_| {
+            count += 1;
+            Ok(())
+        })
+    })?;
+    Ok(count.max(1))
 }
 
 /// What stands in a record, seen from outside.
