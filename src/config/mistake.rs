@@ -222,7 +222,10 @@ pub(crate) fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a 
     let distance = |name: &&str| edit_distance(&wrong_folded, &fold(name));
     let nearest = known.into_iter().min_by_key(distance)?;
     let longest = wrong_folded.len().max(nearest.len());
-    (distance(&nearest) <= longest.div_ceil(3).min(4)).then_some(nearest)
+    let nearest_folded = fold(nearest);
+    let begins_alike = wrong_folded.len().min(nearest_folded.len()) >= 3
+        && (wrong_folded.starts_with(&nearest_folded) || nearest_folded.starts_with(&wrong_folded));
+    (begins_alike || distance(&nearest) <= longest.div_ceil(3).min(4)).then_some(nearest)
 }
 
 /// Case and the kind of separator do not make two names different.
@@ -266,7 +269,9 @@ mod tests {
     fn suggestions_are_near_or_none() {
         let known = ["idle_timeout", "max_disorder", "allowed_lateness", "zone"];
         let cases = [("idle_timout", Some("idle_timeout")), ("idleTimeout", Some("idle_timeout")), ("xyzzy", None)];
-        for (wrong, expected) in cases.into_iter().chain([("", None), ("Zone", Some("zone"))]) {
+        for (wrong, expected) in
+            cases.into_iter().chain([("", None), ("Zone", Some("zone")), ("zones_of_time", Some("zone"))])
+        {
             assert_eq!(did_you_mean(wrong, known), expected, "{wrong}");
         }
     }

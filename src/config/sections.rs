@@ -117,13 +117,16 @@ impl Reader<'_> {
                 SerdeSegment::Map { key } => path.key(key),
                 SerdeSegment::Enum { .. } | SerdeSegment::Unknown => path,
             });
-            self.findings.add(&at, shown_whole(&error.inner().to_string()));
+            self.findings.add(&at, problem_of(&error.inner().to_string()));
         }
         None
     }
 }
 
-/// The message of a type's own parser. Long ones are cut where they quote the file, which `shown` bounds.
-fn shown_whole(text: &str) -> String {
+/// The message of a type's own parser; the standard library's says nothing about what would be right. What it quotes is bounded.
+fn problem_of(text: &str) -> String {
+    if text == "invalid socket address syntax" {
+        return "is not an IP address and a port; write for example 127.0.0.1:7070".to_owned();
+    }
     text.split('`').map(shown).collect::<Vec<_>>().join("`")
 }

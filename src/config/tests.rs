@@ -65,7 +65,7 @@ rules:
     assert_eq!(names(&config), ["high-error-rate"], "slow-requests needs p95_ms");
     let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
     assert!(
-        warning.starts_with("bongsu.yaml:5:5: views[0].sql: warning: the built-in `slow-requests` is left out"),
+        warning.starts_with("bongsu.yaml:6:5: views[0].sql: warning: the built-in `slow-requests` is left out"),
         "{warning}"
     );
 
