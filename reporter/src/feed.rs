@@ -82,7 +82,7 @@ impl AlertFeed {
         consumer.subscribe(&[&topic])?;
         let (sender, receiver) = mpsc::channel(256);
         let shared = Arc::new(Shared::default());
-        let reader = Reader { consumer, topic, sender, shared: Arc::clone(&shared), health, trouble_since: None };
+        let reader = Reader { consumer, topic, sender, shared: Arc::clone(&shared), health, trouble: None };
         let thread = std::thread::Builder::new().name("alert-feed".to_owned()).spawn(move || reader.run())?;
         Ok(AlertFeed { receiver, shared, thread: Some(thread) })
     }
@@ -159,7 +159,13 @@ struct Reader {
     sender: mpsc::Sender<Feed>,
     shared: Arc<Shared>,
     health: Health,
-    trouble_since: Option<Instant>,
+    trouble: Option<Trouble>,
+}
+
+/// An interruption.
+struct Trouble {
+    since: Instant,
+    why: String,
 }
 
 /// Partitions not yet read to their end, and the offsets that were committed when they were assigned.
@@ -209,7 +215,7 @@ impl Reader {
                 break;
             }
             self.commit(CommitMode::Async);
-            if self.trouble_since.is_some() && Instant::now() >= next_probe {
+            if self.trouble.is_some() && Instant::now() >= next_probe {
                 self.probe(progress.caught_up);
                 next_probe = Instant::now() + PROBE;
             }
@@ -269,26 +275,35 @@ impl Reader {
     }
 
     fn on_error(&mut self, error: &KafkaError) {
-        let missing = matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::UnknownTopicOrPartition));
-        let why = if missing { format!("there is no topic `{}`", self.topic) } else { error.to_string() };
-        self.health.not_ready(PART, &why);
-        if self.trouble_since.is_none() {
-            warn!(error = why, "reading alerts is interrupted");
-            self.trouble_since = Some(Instant::now());
+        let why = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => format!("there is no topic `{}`", self.topic),
+            _ => error.to_string(),
+        };
+        // One broker of several may be away, or an idle connection closed: the probe tells whether that is an outage.
+        let connection = [RDKafkaErrorCode::BrokerTransportFailure, RDKafkaErrorCode::Resolve];
+        if !error.rdkafka_error_code().is_some_and(|code| connection.contains(&code)) {
+            self.health.not_ready(PART, &why);
         }
+        if self.trouble.is_none() {
+            warn!(error = why, "reading alerts is interrupted");
+        }
+        let since = self.trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
+        self.trouble = Some(Trouble { since, why });
     }
 
-    /// Asks whether the broker is back and has the topic.
+    /// Asks whether the broker answers and has the topic.
     fn probe(&mut self, caught_up: bool) {
-        let Ok(metadata) = self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(1)) else { return };
-        let there =
-            metadata.topics().first().is_some_and(|topic| topic.error().is_none() && !topic.partitions().is_empty());
-        if !there {
+        let Some(trouble) = &self.trouble else { return };
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(1));
+        let has_topic = |metadata: rdkafka::metadata::Metadata| {
+            metadata.topics().first().is_some_and(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+        };
+        if !metadata.is_ok_and(has_topic) {
+            self.health.not_ready(PART, &trouble.why);
             return;
         }
-        if let Some(since) = self.trouble_since.take() {
-            info!(interrupted_secs = since.elapsed().as_secs(), "reading alerts goes on");
-        }
+        info!(interrupted_secs = trouble.since.elapsed().as_secs(), "reading alerts goes on");
+        self.trouble = None;
         if caught_up {
             self.health.ready(PART);
         }

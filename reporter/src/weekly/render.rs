@@ -198,6 +198,9 @@ fn group_values(group: &Group, zone: Tz) -> Value {
 fn change(service: &ServiceReport) -> String {
     match (service.total, service.previous_total) {
         (_, 0) => "none the week before".to_owned(),
+        (total, previous) if total / previous >= 10 => {
+            format!("{} times the {} before", total / previous, thousands(previous))
+        }
         (total, previous) => {
             let percent = 100.0 * (total as f64 - previous as f64) / previous as f64;
             format!("{percent:+.0} % against {}", thousands(previous))
@@ -221,7 +224,7 @@ fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position) % 3 == 0 {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -1,5 +1,8 @@
 //! The reporter with real parts: Apache Kafka, HTTP and SMTP over sockets.
 
+// Clippy takes only functions with #[test] for tests, not their helpers.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod alerts;
 mod weekly;
 
