@@ -1,7 +1,8 @@
 //! Decoding: events per second on one core.
 //!
 //! Goals: native JSON near the speed of parsing into a struct of borrowed fields with serde_json (measured beside it); a million
-//! spans per second.
+//! spans per second. Seen on a busy core of 2026: 2.7 million requests (serde_json alone 3.9), 2.4 million spans to `requests`,
+//! 1.7 million to `requests` and `spans`.
 
 #![allow(clippy::unwrap_used)] // a benchmark may stop
 
