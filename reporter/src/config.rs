@@ -93,11 +93,23 @@ pub struct Weekly {
     /// When the report of the week before is sent, in the zone of `time.zone`: `Mon 09:00`.
     #[serde(default)]
     pub at: WeeklyTime,
-    /// Sender of the e-mail.
+    /// Sender of the e-mail: an address, or `Name <address>`.
+    #[serde(deserialize_with = "mail_address")]
     pub from: String,
     /// Only exceptions and requests of this environment count; all where absent.
     #[serde(default)]
     pub environment: Option<String>,
+}
+
+/// Refuses what a mail server would refuse on Monday morning.
+fn mail_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.parse::<lettre::message::Mailbox>() {
+        Ok(_) => Ok(text),
+        Err(_) => {
+            Err(de::Error::custom(format!("is not a mail address: `{text}`; write for example bongsu@example.com")))
+        }
+    }
 }
 
 /// The page that shows what is going on.
@@ -257,6 +269,16 @@ mod tests {
             }
         }
         assert_eq!(WeeklyTime::default().to_string(), "Mon 09:00");
+    }
+
+    /// Scenario: the weekly section as JSON, right, with a wrong sender, with an unknown key.
+    /// Guarantees: mistakes are found when the file is read.
+    #[test]
+    fn weekly_section() {
+        let read = |text: &str| serde_json::from_str::<Weekly>(text).map_err(|error| error.to_string());
+        assert_eq!(read(r#"{"from":"Bongsu <b@example.com>"}"#).unwrap().at, WeeklyTime::default());
+        assert!(read(r#"{"from":"nobody"}"#).unwrap_err().contains("bongsu@example.com"));
+        assert!(read(r#"{"from":"b@example.com","when":"x"}"#).unwrap_err().contains("when"));
     }
 
     /// Scenario: URLs with a wrong scheme, no host, or a password.

@@ -11,7 +11,7 @@ use super::{DEADLINE, Running, config, create_topics};
 
 const ALERTS: &str = "bongsu.alerts";
 
-fn alert(rule: &str, service: &str, status: AlertStatus) -> AlertRecord {
+pub(crate) fn alert(rule: &str, service: &str, status: AlertStatus) -> AlertRecord {
     let key = Map::from_iter([("service".to_owned(), json!(service))]);
     let noon = "2026-11-16T12:00:00Z".parse().unwrap();
     let resolved = status == AlertStatus::Resolved;
@@ -37,7 +37,7 @@ fn alert(rule: &str, service: &str, status: AlertStatus) -> AlertRecord {
     }
 }
 
-fn send(broker: &Broker, alert: &AlertRecord) {
+pub(crate) fn send(broker: &Broker, alert: &AlertRecord) {
     let record = Record::from((key_text(&alert.key), serde_json::to_string(alert).unwrap()));
     produce(broker.bootstrap(), ALERTS, None, [record]).unwrap();
 }

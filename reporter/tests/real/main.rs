@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod alerts;
+mod dashboard;
 mod weekly;
 
 use std::collections::BTreeMap;
