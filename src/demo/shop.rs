@@ -119,7 +119,7 @@ impl Shop {
         let random = &mut self.random;
         let ts = Time::EpochMillis(from_ms + random.below((to_ms - from_ms).max(1) as u64) as i64);
         let (method, route, _) = service.routes[random.weighted(service.routes.iter().map(|(.., share)| *share))];
-        let fails = random.chance(0.003);
+        let fails = random.chance(0.001);
         let pod = format!("{}-{}", service.name, random.below(PODS));
         let (trace_id, span_id) = (random.hex(32), random.hex(16));
         let duration_ms = random.log_normal(service.median_ms, 0.5);
@@ -294,6 +294,6 @@ mod tests {
             }
         }
         assert!((10_000..17_000).contains(&requests), "{requests}");
-        assert!(events > 2_000 && exceptions > 10 && metrics > 100, "{events} {exceptions} {metrics}");
+        assert!(events > 2_000 && exceptions > 3 && metrics > 100, "{events} {exceptions} {metrics}");
     }
 }
