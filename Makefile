@@ -44,7 +44,9 @@ unit:
 	cargo test --release --workspace --lib --bins --tests --examples
 docs:
 	cargo test --release --workspace --doc
+# Other platforms' crates are looked at, too, though never compiled.
 deny: $(CARGO_DENY)
+	@cargo fetch --quiet --locked
 	$(CARGO_DENY) --offline check --hide-inclusion-graph licenses bans sources
 $(CARGO_DENY):
 	@scripts/cargo-deny.sh "$(TOOLS)"

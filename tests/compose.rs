@@ -1,6 +1,6 @@
 //! `docker-compose.yml` without a container engine: it follows the Compose Specification's schema, and the configuration that it mounts is
 //! one that Bongsu takes. That the images start and work together is not shown here.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, too, stop at the first surprise")]
 
 use std::{fs, path::Path, process::Command};
 
