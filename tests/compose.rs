@@ -84,3 +84,15 @@ fn the_mounted_configuration_is_sound() {
     let checked = Command::new(env!("CARGO_BIN_EXE_bongsu")).arg("check").arg("--config").arg(config).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
+
+/// Guarantees: the README's configuration can be copied.
+#[test]
+fn the_readme_s_configuration_is_sound() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let yaml = readme.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("bongsu.yaml");
+    fs::write(&config, yaml).unwrap();
+    let checked = Command::new(env!("CARGO_BIN_EXE_bongsu")).arg("check").arg("--config").arg(config).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
