@@ -46,8 +46,9 @@ pub fn representative(bucket: u32) -> f64 {
         return 0.0;
     }
     let distance = i64::from(bucket.abs_diff(ZERO)) - SHIFT;
-    let (lower, upper) = (lower_bound(distance), lower_bound(distance + 1));
-    let middle = 2.0 * lower * (upper / (lower + upper));
+    let (lower, upper) = (lower_bound(distance), lower_bound(distance + 1).min(f64::MAX));
+    // 2 l u / (l + u), without overflow.
+    let middle = lower * (2.0 / (1.0 + lower / upper));
     if bucket > ZERO { middle } else { -middle }
 }
 
