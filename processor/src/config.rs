@@ -181,7 +181,8 @@ impl std::str::FromStr for ForWindows {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ForWindows, String> {
-        let bad = || format!("is not `N of M` with 1 <= N <= M <= {MAX_FOR_WINDOWS}: `{text}`; write for example 2 of 3");
+        let bad =
+            || format!("is not `N of M` with 1 <= N <= M <= {MAX_FOR_WINDOWS}: `{text}`; write for example 2 of 3");
         let number = |part: &str| part.trim().parse::<u32>().map_err(|_| bad());
         let (needed, of) = match text.split_once("of") {
             Some((needed, of)) => (number(needed)?, number(of)?),

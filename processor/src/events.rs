@@ -18,7 +18,11 @@ pub(crate) struct FlowFailed<'a> {
 impl Emit for FlowFailed<'_> {
     fn emit(self) {
         counter!("bongsu_flow_restarts_total", "flow" => self.flow).increment(1);
-        error!(flow = self.flow, error = format!("{:#}", self.error), "flow failed, starting again from the last commit");
+        error!(
+            flow = self.flow,
+            error = format!("{:#}", self.error),
+            "flow failed, starting again from the last commit"
+        );
     }
 }
 
@@ -68,7 +72,8 @@ pub(crate) struct DeadLettered<'a> {
 
 impl Emit for DeadLettered<'_> {
     fn emit(self) {
-        counter!("bongsu_dead_letters_total", "topic" => self.topic.to_owned(), "reason" => self.reason.name()).increment(1);
+        counter!("bongsu_dead_letters_total", "topic" => self.topic.to_owned(), "reason" => self.reason.name())
+            .increment(1);
         let Self { topic, partition, offset, reason } = self;
         debug!(topic, partition, offset, reason = reason.name(), "record goes to the dead letters");
     }
@@ -99,7 +104,11 @@ pub(crate) struct UnknownPartials<'a> {
 impl Emit for UnknownPartials<'_> {
     fn emit(self) {
         counter!("bongsu_unknown_partials_total").increment(1);
-        warn!(view = self.view, offset = self.offset, "partials of a view that this configuration does not have are skipped");
+        warn!(
+            view = self.view,
+            offset = self.offset,
+            "partials of a view that this configuration does not have are skipped"
+        );
     }
 }
 

@@ -105,7 +105,11 @@ pub fn decode_rows(view: &ViewPlan, value: &[u8]) -> anyhow::Result<RecordBatch>
     let mut reader = StreamReader::try_new(Cursor::new(value), None).context("the record is no Arrow IPC stream")?;
     let rows = reader.next().context("the record holds no batch")??;
     if rows.num_columns() != view.partial_schema.fields().len() {
-        bail!("the record has {} columns, the view's partials have {}", rows.num_columns(), view.partial_schema.fields().len());
+        bail!(
+            "the record has {} columns, the view's partials have {}",
+            rows.num_columns(),
+            view.partial_schema.fields().len()
+        );
     }
     Ok(RecordBatch::try_new(view.partial_schema.clone(), rows.columns().to_vec())?)
 }

@@ -43,7 +43,8 @@ pub async fn run(config: Config, health: Health, shutdown: CancellationToken) ->
     let (views, rules) = match compile(&config) {
         Ok(compiled) => compiled,
         Err(mistakes) => {
-            let lines: Vec<_> = mistakes.iter().map(|mistake| format!("{}: {}", mistake.path, mistake.problem)).collect();
+            let lines: Vec<_> =
+                mistakes.iter().map(|mistake| format!("{}: {}", mistake.path, mistake.problem)).collect();
             bail!("the configuration cannot be run: {}", lines.join("; "));
         }
     };
@@ -55,7 +56,8 @@ pub async fn run(config: Config, health: Health, shutdown: CancellationToken) ->
         identity: Identity::acquire(&config.kafka)?,
         config,
     });
-    let flows: [(&'static str, Flow); 3] = [("stage1", stage1::run), ("stage2", stage2::run), ("history", history::run)];
+    let flows: [(&'static str, Flow); 3] =
+        [("stage1", stage1::run), ("stage2", stage2::run), ("history", history::run)];
     let spawn = |(name, flow): (&'static str, Flow)| {
         let (pipeline, health, shutdown) = (pipeline.clone(), health.clone(), shutdown.clone());
         let supervised = move || supervise(name, flow, &pipeline, &health, &shutdown);

@@ -219,7 +219,8 @@ fn session() -> SessionContext {
         // Rows that stage 1 did not aggregate would still be correct, but would flood the partials topic.
         .set("datafusion.execution.skip_partial_aggregation_probe_ratio_threshold", &ScalarValue::Float64(Some(2.0)));
     // That rule turns count(DISTINCT x) into two aggregates, which cannot be split into two stages.
-    let rules = Optimizer::new().rules.into_iter().filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+    let rules =
+        Optimizer::new().rules.into_iter().filter(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
@@ -240,7 +241,9 @@ pub(crate) fn condition_state() -> SessionState {
 /// Which of the view's columns are group keys and which are values.
 fn keys_and_values(logical: &LogicalPlan) -> anyhow::Result<(Vec<usize>, Vec<usize>)> {
     let LogicalPlan::Projection(projection) = logical else { bail!("must be a plain SELECT with GROUP BY") };
-    let LogicalPlan::Aggregate(aggregate) = projection.input.as_ref() else { bail!("must be a plain SELECT with GROUP BY") };
+    let LogicalPlan::Aggregate(aggregate) = projection.input.as_ref() else {
+        bail!("must be a plain SELECT with GROUP BY")
+    };
     let group_key = |expr: &Expr| match expr.clone().unalias() {
         Expr::Column(column) => {
             let index = aggregate.schema.maybe_index_of_column(&column)?;
@@ -294,7 +297,8 @@ fn above_aggregate(plan: &Arc<dyn ExecutionPlan>, last: Arc<AggregateExec>) -> a
 pub(crate) fn readable(error: &anyhow::Error) -> String {
     let text = error.root_cause().to_string();
     let text = text.lines().next().unwrap_or_default();
-    let prefixes = ["Error during planning: ", "Schema error: ", "Execution error: ", "SQL error: ", "type_coercion\ncaused by\n"];
+    let prefixes =
+        ["Error during planning: ", "Schema error: ", "Execution error: ", "SQL error: ", "type_coercion\ncaused by\n"];
     prefixes.iter().fold(text, |text, prefix| text.trim_start_matches(prefix)).trim_end().to_owned()
 }
 

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use bongsu_schemas::tables::EVENT_TIME;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select,
-    SelectItem, SetExpr, Statement, Subscript, TableFactor, Value, VisitMut, visit_expressions_mut,
+    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query,
+    Select, SelectItem, SetExpr, Statement, Subscript, TableFactor, Value, VisitMut, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -119,7 +119,8 @@ fn last_part(name: &ObjectName) -> String {
 
 /// Replaces the window call among the group keys by the pane column, put first.
 fn take_window(select: &mut Select) -> Result<WindowSpec, String> {
-    const NEEDED: &str = "needs `GROUP BY tumble(interval '1 minute'), ...` or `hop(interval '10 seconds', interval '1 minute')`";
+    const NEEDED: &str =
+        "needs `GROUP BY tumble(interval '1 minute'), ...` or `hop(interval '10 seconds', interval '1 minute')`";
     let GroupByExpr::Expressions(keys, modifiers) = &mut select.group_by else {
         return Err(format!("{NEEDED}; GROUP BY ALL is not supported"));
     };
@@ -232,7 +233,9 @@ fn visit_expressions_mut_sized<E>(
 fn attribute_key(expr: &Expr) -> Option<String> {
     let Expr::CompoundFieldAccess { root, access_chain } = expr else { return None };
     let Expr::Identifier(name) = root.as_ref() else { return None };
-    let [AccessExpr::Subscript(Subscript::Index { index: Expr::Value(value) })] = access_chain.as_slice() else { return None };
+    let [AccessExpr::Subscript(Subscript::Index { index: Expr::Value(value) })] = access_chain.as_slice() else {
+        return None;
+    };
     match &value.value {
         Value::SingleQuotedString(key) if name.value.eq_ignore_ascii_case("attributes") => Some(key.clone()),
         _ => None,

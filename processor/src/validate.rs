@@ -41,7 +41,8 @@ pub fn tables(config: &Config) -> (Tables, Vec<Mistake>) {
                     let columns = TableColumns { columns: table.columns, has_attributes: table.has_attributes };
                     let known = tables.entry(table.name.clone()).or_insert_with(|| columns.clone());
                     if *known != columns {
-                        let problem = format!("declares the table `{}` with other columns than an earlier source", table.name);
+                        let problem =
+                            format!("declares the table `{}` with other columns than an earlier source", table.name);
                         mistakes.push(Mistake { path: format!("sources[{index}].columns"), problem });
                     }
                 }
@@ -71,7 +72,11 @@ pub(crate) fn compile(config: &Config) -> Result<(Vec<ViewPlan>, Vec<CompiledRul
     if mistakes.is_empty() { Ok((views, rules)) } else { Err(mistakes) }
 }
 
-fn compile_rule(rule: &Rule, views: &[ViewPlan], config: &Config) -> Result<Option<CompiledRule>, (&'static str, String)> {
+fn compile_rule(
+    rule: &Rule,
+    views: &[ViewPlan],
+    config: &Config,
+) -> Result<Option<CompiledRule>, (&'static str, String)> {
     let Some(view) = views.iter().position(|view| view.name == rule.on) else {
         // A view that cannot be planned is a mistake of its own.
         if config.views.iter().any(|view| view.name == rule.on) {
@@ -97,7 +102,8 @@ fn check_summary(rule: &Rule, summary: &str, view: &ViewPlan) -> Result<(), Stri
     let template = environment.template_from_str(summary).map_err(|error| format!("is not a template: {error}"))?;
     let columns = view.keys.iter().chain(&view.values).map(|column| view.result_schema.field(*column).name().as_str());
     let known: Vec<&str> = columns.chain(rule.params.keys().map(String::as_str)).chain(["rule", "range"]).collect();
-    let mut unknown: Vec<_> = template.undeclared_variables(false).into_iter().filter(|name| !known.contains(&name.as_str())).collect();
+    let mut unknown: Vec<_> =
+        template.undeclared_variables(false).into_iter().filter(|name| !known.contains(&name.as_str())).collect();
     unknown.sort();
     match unknown.first() {
         Some(name) => Err(format!("uses `{name}`, which is neither a column of `{}` nor a parameter", rule.on)),
@@ -118,7 +124,9 @@ fn wrong_params_of_services(config: &Config) -> Vec<Mistake> {
             for (name, value) in params {
                 let problem = match known.params.get(name) {
                     None => format!("the rule `{rule}` has no parameter `{name}`"),
-                    Some(default) if kind(default) != kind(value) => format!("must be {}, as in the rule", kind(default)),
+                    Some(default) if kind(default) != kind(value) => {
+                        format!("must be {}, as in the rule", kind(default))
+                    }
                     Some(_) => continue,
                 };
                 mistakes.push(Mistake { path: format!("{path}.{name}"), problem });

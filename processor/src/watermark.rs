@@ -106,7 +106,11 @@ impl Watermarks {
         }
         let mut active = self.partitions.values().filter(|partition| partition.idle_ms.is_none()).peekable();
         if active.peek().is_none() {
-            return self.partitions.values().filter_map(|partition| partition.idle_ms.flatten().max(partition.active_ms)).max();
+            return self
+                .partitions
+                .values()
+                .filter_map(|partition| partition.idle_ms.flatten().max(partition.active_ms))
+                .max();
         }
         // `None` is less than any time, so a partition without one holds all back.
         active.map(|partition| partition.active_ms).min().flatten()

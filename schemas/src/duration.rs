@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn spellings() {
-        let cases = [("250ms", Some(250)), ("10s", Some(10_000)), ("35d", Some(3_024_000_000)), ("10", None), ("s", None)];
+        let cases =
+            [("250ms", Some(250)), ("10s", Some(10_000)), ("35d", Some(3_024_000_000)), ("10", None), ("s", None)];
         for (text, millis) in cases.into_iter().chain([("-1s", None), ("1.5s", None), ("99999999999999w", None)]) {
             assert_eq!(text.parse::<Span>().ok().map(Span::millis), millis, "{text}");
         }

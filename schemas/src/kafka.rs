@@ -70,7 +70,11 @@ pub struct MissingVariable {
 
 impl std::fmt::Display for MissingVariable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "kafka.properties.{} needs the environment variable `{}`, which is not set", self.property, self.variable)
+        write!(
+            f,
+            "kafka.properties.{} needs the environment variable `{}`, which is not set",
+            self.property, self.variable
+        )
     }
 }
 

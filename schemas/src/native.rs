@@ -246,7 +246,12 @@ mod tests {
                 let field = if column.name == EVENT_TIME { "ts" } else { &column.name };
                 let has_field = schema["properties"].get(field).is_some();
                 assert_eq!(has_field, column.presence != Presence::Derived, "{}.{field}", table.name());
-                assert_eq!(required.contains(&field), column.presence == Presence::Required, "{}.{field}", table.name());
+                assert_eq!(
+                    required.contains(&field),
+                    column.presence == Presence::Required,
+                    "{}.{field}",
+                    table.name()
+                );
             }
             assert_eq!(schema["properties"].get("attributes").is_some(), table.has_attributes(), "{}", table.name());
         }

@@ -221,9 +221,8 @@ impl Column {
 
 /// The Arrow schema of some columns, in their order.
 pub fn schema_of(columns: &[Column]) -> SchemaRef {
-    let field = |column: &Column| {
-        Field::new(&column.name, column.column_type.arrow(), column.presence != Presence::Required)
-    };
+    let field =
+        |column: &Column| Field::new(&column.name, column.column_type.arrow(), column.presence != Presence::Required);
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
 }
 

@@ -33,8 +33,7 @@ pub mod rfc3339 {
 
     /// Text of a time, as every record has it.
     pub fn format(time: &DateTime<Utc>) -> String {
-        let precision =
-            if time.timestamp_subsec_millis() == 0 { SecondsFormat::Secs } else { SecondsFormat::Millis };
+        let precision = if time.timestamp_subsec_millis() == 0 { SecondsFormat::Secs } else { SecondsFormat::Millis };
         time.to_rfc3339_opts(precision, true)
     }
 

@@ -15,6 +15,6 @@ pub(super) async fn run(options: Demo, shutdown: CancellationToken) -> Result<()
     let upkeep = tokio::spawn(metrics::upkeep(recorder.clone(), shutdown.clone()));
     let result = demo::run(options, metrics::routes(recorder), shutdown.clone()).await;
     shutdown.cancel();
-    upkeep.await.map_err(anyhow::Error::new)?;
+    upkeep.await.map_err(anyhow::Error::new)??;
     result.map_err(Failure::Runtime)
 }

@@ -22,10 +22,11 @@ pub(super) fn install() -> anyhow::Result<PrometheusHandle> {
 }
 
 /// Keeps the recorder's memory bounded until `shutdown`.
-pub(super) async fn upkeep(metrics: PrometheusHandle, shutdown: CancellationToken) {
+pub(super) async fn upkeep(metrics: PrometheusHandle, shutdown: CancellationToken) -> anyhow::Result<()> {
     while shutdown.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
         metrics.run_upkeep();
     }
+    Ok(())
 }
 
 /// `/metrics`.

@@ -42,7 +42,7 @@ pub(super) async fn run(options: Run, shutdown: CancellationToken) -> Result<(),
         roles.spawn(async { ("reporter", reporter.await) });
     }
     let upkeep = metrics::upkeep(recorder, shutdown.clone());
-    roles.spawn(async { ("metrics", Ok(upkeep.await)) });
+    roles.spawn(async { ("metrics", upkeep.await) });
     let prepared = prepare_then_process(config, options.role, health, shutdown.clone());
     roles.spawn(async { ("processor", prepared.await) });
     supervise(roles, shutdown).await

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bongsu_ingest::okr::OkrReader;
 use bongsu_testkit::Broker;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message as _;
 use serde_json::Value;
@@ -57,9 +57,14 @@ fn independent_count(capture: &Path) -> BTreeMap<(String, String, String), (i64,
             let spans = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
             for span in spans.filter(|span| span.kind == SpanKind::Server as i32) {
                 let route = attribute(&span.attributes, "http.route").unwrap_or(span.name);
-                let status: i64 = attribute(&span.attributes, "http.response.status_code").and_then(|s| s.parse().ok()).unwrap_or(200);
+                let status: i64 = attribute(&span.attributes, "http.response.status_code")
+                    .and_then(|s| s.parse().ok())
+                    .unwrap_or(200);
                 let minute = span.start_time_unix_nano / 60_000_000_000 * 60;
-                let start = chrono::DateTime::from_timestamp(minute as i64, 0).unwrap().format("%Y-%m-%dT%H:%M:%SZ").to_string();
+                let start = chrono::DateTime::from_timestamp(minute as i64, 0)
+                    .unwrap()
+                    .format("%Y-%m-%dT%H:%M:%SZ")
+                    .to_string();
                 let count: &mut (i64, i64) = counts.entry((service.clone(), route, start)).or_default();
                 count.0 += 1;
                 count.1 += i64::from(status >= 500);
@@ -104,8 +109,10 @@ fn real_telemetry_becomes_windows_and_alerts() {
             let record = message.json().unwrap();
             if record["view"] == "requests_1m" {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let id = (text(&record["key"]["service"]), text(&record["key"]["route"]), text(&record["window_start"]));
-                let counts = (record["values"]["requests"].as_i64().unwrap(), record["values"]["errors"].as_i64().unwrap());
+                let id =
+                    (text(&record["key"]["service"]), text(&record["key"]["route"]), text(&record["window_start"]));
+                let counts =
+                    (record["values"]["requests"].as_i64().unwrap(), record["values"]["errors"].as_i64().unwrap());
                 assert!(found.insert(id, counts).is_none());
             }
         }
@@ -116,8 +123,10 @@ fn real_telemetry_becomes_windows_and_alerts() {
         assert_eq!(committed(broker.bootstrap(), topic).len(), 0, "{topic}");
     }
 
-    let alerts: Vec<Value> = committed(broker.bootstrap(), "bongsu.alerts").iter().map(|alert| alert.json().unwrap()).collect();
-    let expected_parts = ["RuntimeException", "Expected: controller used to showcase what happens when an exception is thrown", "/oups"];
+    let alerts: Vec<Value> =
+        committed(broker.bootstrap(), "bongsu.alerts").iter().map(|alert| alert.json().unwrap()).collect();
+    let expected_parts =
+        ["RuntimeException", "Expected: controller used to showcase what happens when an exception is thrown", "/oups"];
     let names_it = |alert: &&Value| {
         let summary = alert["summary"].as_str().unwrap_or_default();
         alert["rule"] == "exception-burst" && expected_parts.iter().all(|part| summary.contains(part))

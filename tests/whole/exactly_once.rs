@@ -33,7 +33,10 @@ dashboard: { listen: "127.0.0.1:{port}" }
 fn batch(requests: &[Request]) -> Windows {
     let closed = || requests.iter().filter(|request| request.service != "closing");
     let rows = RecordBatch::try_from_iter([
-        ("event_time", Arc::new(TimestampMillisecondArray::from_iter_values(closed().map(|r| r.time_ms))) as Arc<dyn Array>),
+        (
+            "event_time",
+            Arc::new(TimestampMillisecondArray::from_iter_values(closed().map(|r| r.time_ms))) as Arc<dyn Array>,
+        ),
         ("service", Arc::new(StringArray::from_iter_values(closed().map(|r| &r.service)))),
         ("route", Arc::new(StringArray::from_iter_values(closed().map(|r| &r.route)))),
         ("status", Arc::new(Int64Array::from_iter_values(closed().map(|r| r.status)))),
@@ -43,7 +46,8 @@ fn batch(requests: &[Request]) -> Windows {
     let query = async {
         let session = SessionContext::new();
         session.register_batch("requests", rows).unwrap();
-        let sql = "SELECT service, route, date_bin(interval '1 minute', event_time) AS window_start, count(*) AS requests,
+        let sql =
+            "SELECT service, route, date_bin(interval '1 minute', event_time) AS window_start, count(*) AS requests,
                           count(*) FILTER (WHERE status >= 500) AS errors, sum(duration_ms) AS sum_ms,
                           min(duration_ms) AS min_ms, max(duration_ms) AS max_ms
                    FROM requests GROUP BY 1, 2, 3";
@@ -70,7 +74,8 @@ fn assert_equal(found: &Windows, expected: &Windows, requests: &[Request]) {
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "the windows differ");
     let mut durations = std::collections::BTreeMap::<_, Vec<f64>>::new();
     for request in requests {
-        let start = chrono::DateTime::from_timestamp_millis(request.time_ms - request.time_ms.rem_euclid(60_000)).unwrap();
+        let start =
+            chrono::DateTime::from_timestamp_millis(request.time_ms - request.time_ms.rem_euclid(60_000)).unwrap();
         let id = (request.service.clone(), request.route.clone(), start.format("%Y-%m-%dT%H:%M:%SZ").to_string());
         durations.entry(id).or_default().push(request.duration_ms);
     }
@@ -150,10 +155,14 @@ fn windows_equal_a_batch_query_after_sigkill() {
     let (first_half, second_half) = stream.requests.split_at(EVENTS / 2);
     stream.produce(first_half);
     let bongsu = Bongsu::run("processor", &config);
-    eventually("windows of the first half", Duration::from_secs(120), || (stream.records_in("bongsu.windows") > 0).then_some(()));
+    eventually("windows of the first half", Duration::from_secs(120), || {
+        (stream.records_in("bongsu.windows") > 0).then_some(())
+    });
     let partials = stream.records_in("bongsu.partials");
     stream.produce(second_half);
-    eventually("the second half to be begun", Duration::from_secs(60), || (stream.records_in("bongsu.partials") > partials).then_some(()));
+    eventually("the second half to be begun", Duration::from_secs(60), || {
+        (stream.records_in("bongsu.partials") > partials).then_some(())
+    });
     bongsu.kill();
     let _again = Bongsu::run("processor", &config);
     assert_equal(&stream.complete(), &stream.expected, &stream.requests);

@@ -15,7 +15,10 @@ sources: [ { topic: shop.requests, format: json, table: requests } ]
 time: { max_disorder: 100ms, idle_timeout: 1s, allowed_lateness: 100ms }
 services: { "*": { owner: { slack: "#platform" } } }
 views:
-  - { name: requests_1s, sql: "SELECT service, count(*) AS requests FROM requests GROUP BY tumble(interval '1 second'), service" }
+  - name: requests_1s
+    sql: |
+      SELECT service, count(*) AS requests, count(*) FILTER (WHERE status >= 500) AS errors
+      FROM requests GROUP BY tumble(interval '1 second'), service
 dashboard: { listen: "127.0.0.1:{port}" }
 "##;
 
@@ -27,10 +30,15 @@ fn bad_records_are_dead_letters_and_good_ones_are_counted() {
     broker.create_topic_with("shop.requests", 1, &[("max.message.bytes", "3145728")]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("bongsu.yaml");
-    std::fs::write(&config, CONFIG.replace("{brokers}", broker.bootstrap()).replace("{port}", &free_port().to_string())).unwrap();
+    std::fs::write(
+        &config,
+        CONFIG.replace("{brokers}", broker.bootstrap()).replace("{port}", &free_port().to_string()),
+    )
+    .unwrap();
 
     let now_ms = Utc::now().timestamp_millis() - 60_000;
-    let good = |name: &str| format!(r#"{{"ts":{now_ms},"service":"{name}","route":"/","status":200,"duration_ms":1.5}}"#);
+    let good =
+        |name: &str| format!(r#"{{"ts":{now_ms},"service":"{name}","route":"/","status":200,"duration_ms":1.5}}"#);
     let huge = format!(
         r#"{{"ts":{now_ms},"service":"huge","route":"/","status":200,"duration_ms":1,"note":"{}"}}"#,
         "x".repeat(2_000_000)
@@ -56,7 +64,8 @@ fn bad_records_are_dead_letters_and_good_ones_are_counted() {
         let mut counts = BTreeMap::new();
         for message in committed(broker.bootstrap(), "bongsu.windows") {
             let record = message.json().unwrap();
-            *counts.entry(record["key"]["service"].as_str().unwrap().to_owned()).or_insert(0) += record["values"]["requests"].as_i64().unwrap();
+            *counts.entry(record["key"]["service"].as_str().unwrap().to_owned()).or_insert(0) +=
+                record["values"]["requests"].as_i64().unwrap();
         }
         (counts.len() >= 3).then_some(counts)
     });
@@ -65,10 +74,18 @@ fn bad_records_are_dead_letters_and_good_ones_are_counted() {
     let letters = committed(broker.bootstrap(), "bongsu.dead-letter");
     let found: Vec<_> = letters
         .iter()
-        .map(|letter| (letter.header("bongsu.offset").unwrap().parse::<usize>().unwrap(), letter.header("bongsu.reason").unwrap()))
+        .map(|letter| {
+            (letter.header("bongsu.offset").unwrap().parse::<usize>().unwrap(), letter.header("bongsu.reason").unwrap())
+        })
         .collect();
-    let mut expected: Vec<_> = records.iter().enumerate().filter(|(_, (reason, _))| !reason.is_empty()).collect::<Vec<_>>()
-        .into_iter().map(|(offset, (reason, _))| (offset, (*reason).to_owned())).collect();
+    let mut expected: Vec<_> = records
+        .iter()
+        .enumerate()
+        .filter(|(_, (reason, _))| !reason.is_empty())
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|(offset, (reason, _))| (offset, (*reason).to_owned()))
+        .collect();
     expected.push((records.len(), "null".to_owned()));
     assert_eq!(found, expected);
     for letter in &letters {

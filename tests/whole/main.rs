@@ -1,7 +1,15 @@
 //! The whole of Bongsu as its users run it: the real binary on a real Kafka, looked at from outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests, too, stop at the first surprise and say why"
+)]
 
 mod captured;
+mod demo;
 mod exactly_once;
 mod hostile;
 mod shutdown;
 mod support;
+mod topics_and_replay;

@@ -23,7 +23,11 @@ fn signals_drain_and_commit() {
     for signal in ["TERM", "INT"] {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("bongsu.yaml");
-        std::fs::write(&config, CONFIG.replace("{brokers}", broker.bootstrap()).replace("{port}", &free_port().to_string())).unwrap();
+        std::fs::write(
+            &config,
+            CONFIG.replace("{brokers}", broker.bootstrap()).replace("{port}", &free_port().to_string()),
+        )
+        .unwrap();
         let bongsu = Bongsu::run("all", &config);
         eventually("windows", Duration::from_secs(60), || {
             let ends = bongsu_testkit::end_offsets(broker.bootstrap(), "bongsu.windows").ok()?;

@@ -107,7 +107,12 @@ mod tests {
     impl Store for Memory {
         fn end_of(&self, chain: &Chain) -> anyhow::Result<Option<i64>> {
             let files = self.files.borrow();
-            Ok(files.iter().filter(|((of, _), _)| of == chain).filter_map(|(_, rows)| rows.last()).max().map(|last| last + 1))
+            Ok(files
+                .iter()
+                .filter(|((of, _), _)| of == chain)
+                .filter_map(|(_, rows)| rows.last())
+                .max()
+                .map(|last| last + 1))
         }
         fn put(&self, chain: &Chain, rows: &[Row]) -> anyhow::Result<Put> {
             let mut left = self.puts_left.borrow_mut();

@@ -62,7 +62,10 @@ impl Files {
     pub(crate) fn remove_expired(&self, today: NaiveDate) -> anyhow::Result<()> {
         for view in self.schemas.keys() {
             for file in self.list(&view_folder(view))? {
-                let date = file.location.parts().find_map(|part| part.as_ref().strip_prefix("date=")?.parse::<NaiveDate>().ok());
+                let date = file
+                    .location
+                    .parts()
+                    .find_map(|part| part.as_ref().strip_prefix("date=")?.parse::<NaiveDate>().ok());
                 if date.is_some_and(|date| today - date > self.keep) {
                     self.runtime.block_on(self.store.delete(&file.location)).context("cannot delete old history")?;
                 }
@@ -84,10 +87,13 @@ impl Files {
     fn next_offset_of(&self, path: &Path) -> anyhow::Result<i64> {
         let bytes = self.runtime.block_on(async { self.store.get(path).await?.bytes().await });
         let bytes = bytes.with_context(|| format!("cannot read `{path}`"))?;
-        let file = ParquetRecordBatchReaderBuilder::try_new(bytes).with_context(|| format!("`{path}` is no Parquet file"))?;
+        let file =
+            ParquetRecordBatchReaderBuilder::try_new(bytes).with_context(|| format!("`{path}` is no Parquet file"))?;
         let metadata = file.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
         let entry = metadata.into_iter().find(|entry| entry.key == NEXT_OFFSET_METADATA).and_then(|entry| entry.value);
-        entry.and_then(|value| value.parse().ok()).with_context(|| format!("`{path}` does not say where the next file starts"))
+        entry
+            .and_then(|value| value.parse().ok())
+            .with_context(|| format!("`{path}` does not say where the next file starts"))
     }
 }
 
@@ -95,12 +101,17 @@ impl Store for Files {
     fn end_of(&self, chain: &Chain) -> anyhow::Result<Option<i64>> {
         let own = format!("p{}-", chain.partition);
         let files = self.list(&date_folder(&chain.view, chain.date))?;
-        let mine = files.into_iter().map(|file| file.location).filter(|path| path.filename().is_some_and(|name| name.starts_with(&own)));
+        let mine = files
+            .into_iter()
+            .map(|file| file.location)
+            .filter(|path| path.filename().is_some_and(|name| name.starts_with(&own)));
         mine.max_by_key(|path| path.filename().map(str::to_owned)).map(|last| self.next_offset_of(&last)).transpose()
     }
 
     fn put(&self, chain: &Chain, rows: &[Row]) -> anyhow::Result<Put> {
-        let (Some((first_offset, _)), Some((last_offset, _))) = (rows.first(), rows.last()) else { return Ok(Put::Created) };
+        let (Some((first_offset, _)), Some((last_offset, _))) = (rows.first(), rows.last()) else {
+            return Ok(Put::Created);
+        };
         let name = format!("{}/{}", date_folder(&chain.view, chain.date), file_name(chain.partition, *first_offset));
         let path = self.path(&name);
         let schema = self.schemas.get(&chain.view).context("the view is not configured")?;
@@ -137,7 +148,10 @@ fn file_schema(view: &ViewPlan) -> SchemaRef {
 
 fn encode(schema: &SchemaRef, rows: &[Row], next_offset: i64) -> anyhow::Result<Vec<u8>> {
     let objects: Vec<_> = rows.iter().map(|(_, window)| object(window)).collect();
-    let mut decoder = ReaderBuilder::new(schema.clone()).with_batch_size(objects.len().max(1)).with_coerce_primitive(true).build_decoder()?;
+    let mut decoder = ReaderBuilder::new(schema.clone())
+        .with_batch_size(objects.len().max(1))
+        .with_coerce_primitive(true)
+        .build_decoder()?;
     decoder.serialize(&objects)?;
     let batch = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema.clone()));
     let properties = WriterProperties::builder()

@@ -34,7 +34,8 @@ const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let kafka = &pipeline.config.kafka;
     let topic = pipeline.topics.windows();
-    let consumer = GroupConsumer::subscribe(kafka, &kafka.group_of("history"), &pipeline.identity.name, &[topic.as_str()])?;
+    let consumer =
+        GroupConsumer::subscribe(kafka, &kafka.group_of("history"), &pipeline.identity.name, &[topic.as_str()])?;
     let files = Files::open(&pipeline.config.history, &pipeline.views)?;
     let mut chains = Chains::default();
     let mut next_offsets: BTreeMap<i32, i64> = BTreeMap::new();
@@ -46,8 +47,9 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
         if let Polled::Record(record) = consumer.poll(Duration::from_millis(100))? {
             next_offsets.insert(record.partition(), record.offset() + 1);
             let value = record.payload().context("a window record has no value")?;
-            let window: WindowRecord = serde_json::from_slice(value)
-                .with_context(|| format!("offset {} of {topic}-{} is no window", record.offset(), record.partition()))?;
+            let window: WindowRecord = serde_json::from_slice(value).with_context(|| {
+                format!("offset {} of {topic}-{} is no window", record.offset(), record.partition())
+            })?;
             if files.has_view(&window.view) {
                 chains.push(record.partition(), record.offset(), window);
             }

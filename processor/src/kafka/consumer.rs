@@ -70,7 +70,12 @@ pub(crate) struct GroupConsumer {
 
 impl GroupConsumer {
     /// Joins `group` as the static member `instance` and subscribes. Offsets are committed by the owner only.
-    pub(crate) fn subscribe(kafka: &Kafka, group: &str, instance: &str, topics: &[&str]) -> anyhow::Result<GroupConsumer> {
+    pub(crate) fn subscribe(
+        kafka: &Kafka,
+        group: &str,
+        instance: &str,
+        topics: &[&str],
+    ) -> anyhow::Result<GroupConsumer> {
         let consumer: BaseConsumer<RebalanceNotes> = client_config(kafka)?
             .set("group.id", group)
             .set("group.instance.id", instance)

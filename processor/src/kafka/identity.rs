@@ -31,7 +31,8 @@ impl Identity {
         }
         let installation = stable_id([kafka.brokers.as_str(), &kafka.group, &kafka.topic_prefix]);
         let folder = lock_folder();
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}` for lock files", folder.display()))?;
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create `{}` for lock files", folder.display()))?;
         for slot in 0..MAX_SLOTS {
             let path = folder.join(format!("{}-{slot}.lock", &installation[..16]));
             let file = OpenOptions::new().create(true).append(true).open(&path);

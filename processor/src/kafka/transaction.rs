@@ -31,7 +31,13 @@ pub(crate) fn header(name: &str, value: &str) -> (String, Option<Vec<u8>>) {
 
 impl Outgoing {
     pub(crate) fn keyed(topic: &str, key: String, value: Vec<u8>) -> Outgoing {
-        Outgoing { topic: topic.to_owned(), partition: None, key: Some(key.into_bytes()), value: Some(value), headers: Vec::new() }
+        Outgoing {
+            topic: topic.to_owned(),
+            partition: None,
+            key: Some(key.into_bytes()),
+            value: Some(value),
+            headers: Vec::new(),
+        }
     }
 }
 
@@ -118,7 +124,9 @@ impl Transactions {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 // Backpressure: the stage does not read on until the brokers have taken this.
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
                     record = back;
                     self.producer.poll(Duration::from_millis(1));
                 }

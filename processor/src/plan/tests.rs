@@ -44,13 +44,17 @@ fn rows(plan: &ViewPlan, rows: &[Row]) -> RecordBatch {
 #[test]
 fn a_window_is_the_merge_of_its_panes() {
     let plan = view(REQUESTS).unwrap();
-    let early = rows(&plan, &[(0, "a", "/x", 200, 10.0), (9_999, "a", "/x", 500, 30.0), (1, "b", "/x", 200, 7.0), (2, "a", "/x", 700, 7.0)]);
+    let early = rows(
+        &plan,
+        &[(0, "a", "/x", 200, 10.0), (9_999, "a", "/x", 500, 30.0), (1, "b", "/x", 200, 7.0), (2, "a", "/x", 700, 7.0)],
+    );
     let later = rows(&plan, &[(10_000, "a", "/y", 200, 20.0)]);
     let partials = vec![plan.partial(&early).unwrap(), plan.partial(&later).unwrap()];
     let reduced = plan.reduce(partials).unwrap();
     let results = plan.finish(0, &[reduced]).unwrap();
     let printed: Vec<_> = pretty_format_batches(&[results]).unwrap().to_string().lines().map(str::to_owned).collect();
-    let data: Vec<_> = printed.iter().filter(|line| line.starts_with("| a") || line.starts_with("| b")).cloned().collect();
+    let data: Vec<_> =
+        printed.iter().filter(|line| line.starts_with("| a") || line.starts_with("| b")).cloned().collect();
     let a = data.iter().find(|line| line.starts_with("| a")).unwrap();
     let cells: Vec<_> = a.split('|').map(str::trim).collect();
     assert_eq!((cells[2], cells[3], cells[4], cells[7]), ("3", "1", "20.0", "2"));
@@ -63,7 +67,9 @@ fn a_window_is_the_merge_of_its_panes() {
 
 #[test]
 fn only_the_columns_that_a_view_reads_are_wanted() {
-    let plan = view("SELECT service, count(*) AS n FROM requests WHERE status >= 500 GROUP BY tumble(interval '1 minute'), service");
+    let plan = view(
+        "SELECT service, count(*) AS n FROM requests WHERE status >= 500 GROUP BY tumble(interval '1 minute'), service",
+    );
     let names: Vec<_> = plan.unwrap().input_columns.into_iter().map(|column| column.name).collect();
     assert_eq!(names, [EVENT_TIME, "service", "status"]);
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bongsu_schemas::services::{ParamValue, Services};
 use bongsu_schemas::tables::event_time_type;
@@ -120,7 +122,8 @@ fn compile(
     let df_schema = DFSchema::try_from(schema.as_ref().clone()).map_err(|error| fault(readable(&error.into())))?;
     let expr = state.create_logical_expr(&sql, &df_schema).map_err(|error| fault(readable(&error.into())))?;
     // NOT of NOT is the expression itself, but makes the planner insist on a condition.
-    let expr = state.create_physical_expr(not(not(expr)), &df_schema).map_err(|error| fault(readable(&error.into())))?;
+    let expr =
+        state.create_physical_expr(not(not(expr)), &df_schema).map_err(|error| fault(readable(&error.into())))?;
     match expr.data_type(schema) {
         Ok(DataType::Boolean) => Ok(expr),
         Ok(other) => Err(fault(format!("must be true or false, not {other}"))),

@@ -42,7 +42,8 @@ pub fn summary(rule: &Rule, fields: &Map<String, Value>) -> String {
     let template = rule.summary.as_deref().unwrap_or("{{ rule }}");
     let mut environment = Environment::new();
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Chainable);
-    let rendered = environment.render_str(template, minijinja::value::Serde(fields)).unwrap_or_else(|_| rule.name.clone());
+    let rendered =
+        environment.render_str(template, minijinja::value::Serde(fields)).unwrap_or_else(|_| rule.name.clone());
     let one_line = rendered.split(|c: char| c.is_control()).collect::<Vec<_>>().join(" ");
     one_line.trim().chars().take(MAX_CHARS).collect()
 }
@@ -117,7 +118,11 @@ impl RuleEngine {
     /// All windows that end at `closed_ms` or earlier have been judged.
     pub fn stepped_to(&mut self, plans: &[ViewPlan], closed_ms: i64) {
         if closed_ms > crate::stage2::state::NEVER_MS {
-            let ends = self.rules.iter().enumerate().map(|(index, rule)| (index, plans[rule.view].window.pane_start(closed_ms)));
+            let ends = self
+                .rules
+                .iter()
+                .enumerate()
+                .map(|(index, rule)| (index, plans[rule.view].window.pane_start(closed_ms)));
             self.stepped_to_ms = ends.collect();
         }
     }
@@ -128,10 +133,22 @@ impl RuleEngine {
     }
 
     /// Judges a window's rows. Windows must come in the order in which they end. `now` is the wall clock.
-    pub fn window_closed(&mut self, window: ClosedWindow<'_>, now: DateTime<Utc>, changes: &mut Changes) -> anyhow::Result<()> {
+    pub fn window_closed(
+        &mut self,
+        window: ClosedWindow<'_>,
+        now: DateTime<Utc>,
+        changes: &mut Changes,
+    ) -> anyhow::Result<()> {
         let rules = self.rules.clone();
         for (index, compiled) in rules.iter().enumerate().filter(|(_, compiled)| compiled.view == window.view) {
-            self.step_missing(index, compiled, window.plan.window, window.end_ms - window.plan.window.slide_ms(), now, changes);
+            self.step_missing(
+                index,
+                compiled,
+                window.plan.window,
+                window.end_ms - window.plan.window.slide_ms(),
+                now,
+                changes,
+            );
             self.judge(index, compiled, &window, now, changes)?;
             self.stepped_to_ms.insert(index, window.end_ms);
         }
@@ -160,7 +177,8 @@ impl RuleEngine {
         let keys: Vec<GroupKey> = (0..rows).map(|row| row_object(window.results, &window.plan.keys, row)).collect();
         let mut params_of = HashMap::new();
         let params: Vec<_> = keys.iter().map(|key| self.params(compiled, key, &mut params_of)).collect();
-        let judgement = compiled.conditions.judge(window.plan, window.results, (window.start_ms, window.end_ms), &params)?;
+        let judgement =
+            compiled.conditions.judge(window.plan, window.results, (window.start_ms, window.end_ms), &params)?;
         let mut seen = BTreeSet::new();
         for (row, key) in keys.into_iter().enumerate() {
             let id = (index, key_text(&key));
@@ -187,7 +205,8 @@ impl RuleEngine {
         cache: &mut HashMap<Option<String>, Arc<BTreeMap<String, ParamValue>>>,
     ) -> Arc<BTreeMap<String, ParamValue>> {
         let service = service_of(&compiled.rule, key);
-        let params = || Arc::new(compiled.conditions.params_of(&compiled.rule.name, service.as_deref(), &self.services));
+        let params =
+            || Arc::new(compiled.conditions.params_of(&compiled.rule.name, service.as_deref(), &self.services));
         cache.entry(service.clone()).or_insert_with(params).clone()
     }
 
@@ -232,7 +251,8 @@ impl RuleEngine {
         now: DateTime<Utc>,
         changes: &mut Changes,
     ) {
-        let (key, state) = self.series.entry(id.clone()).or_insert_with(|| (key.unwrap_or_default(), SeriesState::default()));
+        let (key, state) =
+            self.series.entry(id.clone()).or_insert_with(|| (key.unwrap_or_default(), SeriesState::default()));
         let values = match &observation {
             Observation::Row { values, .. } => values.clone(),
             Observation::Absent => Map::new(),
@@ -283,7 +303,9 @@ impl AlertParts<'_> {
         let rule = &self.compiled.rule;
         let mut fields = self.values.clone();
         fields.extend(self.key.clone());
-        fields.extend(self.params.iter().filter_map(|(name, value)| Some((name.clone(), serde_json::to_value(value).ok()?))));
+        fields.extend(
+            self.params.iter().filter_map(|(name, value)| Some((name.clone(), serde_json::to_value(value).ok()?))),
+        );
         fields.insert("rule".to_owned(), rule.name.clone().into());
         let resolved = self.status == AlertStatus::Resolved;
         AlertRecord {

@@ -91,7 +91,12 @@ pub enum Transition {
 
 impl SeriesState {
     /// Takes the next window of the view, in the order of event time.
-    pub fn step(&mut self, window_start: DateTime<Utc>, observation: Observation, needed: ForWindows) -> Option<Transition> {
+    pub fn step(
+        &mut self,
+        window_start: DateTime<Utc>,
+        observation: Observation,
+        needed: ForWindows,
+    ) -> Option<Transition> {
         let (met, clear, absent) = match &observation {
             Observation::Row { met, clear, .. } => (*met, *clear, false),
             Observation::Absent => (false, false, true),
@@ -154,7 +159,12 @@ mod tests {
     fn observation(letter: char) -> Observation {
         match letter {
             '-' => Observation::Absent,
-            _ => Observation::Row { met: letter == 'x', clear: letter == 'c', values: Map::new(), first_event_time: None },
+            _ => Observation::Row {
+                met: letter == 'x',
+                clear: letter == 'c',
+                values: Map::new(),
+                first_event_time: None,
+            },
         }
     }
 

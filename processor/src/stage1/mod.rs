@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::{Emit, EpochAggregated};
 use crate::kafka::transaction::{Outgoing, Transactions, header};
-use crate::partials::{HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, split_rows};
+use crate::partials::{
+    HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, split_rows,
+};
 use crate::pipeline::Pipeline;
 use source::{Epoch, Source};
 
@@ -31,25 +33,34 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     while !shutdown.is_cancelled() {
         let Some(epoch) = source.gather(shutdown)? else { continue };
         let started = Instant::now();
-        let mut outgoing = partial_records(pipeline, &epoch, partitions)?;
-        let partial_rows = epoch.partial_rows;
+        let (mut outgoing, partial_rows) = partial_records(pipeline, &epoch, partitions)?;
         outgoing.extend(markers(pipeline, &epoch.marker, partitions)?);
         outgoing.extend(epoch.dead_letters.iter().cloned());
         let group = source.consumer().inner().group_metadata().context("the consumer is not in its group")?;
         transactions.commit(&outgoing, &epoch.next_offsets()?, &group)?;
         let transaction_secs = started.elapsed().as_secs_f64();
         let counts = epoch.counts;
-        EpochAggregated { records: counts.records, events: counts.events, filtered: counts.filtered, rejected: counts.rejected, partial_rows, transaction_secs }.emit();
+        EpochAggregated {
+            records: counts.records,
+            events: counts.events,
+            filtered: counts.filtered,
+            rejected: counts.rejected,
+            partial_rows,
+            transaction_secs,
+        }
+        .emit();
     }
     Ok(())
 }
 
-fn partial_records(pipeline: &Pipeline, epoch: &Epoch, partitions: i32) -> anyhow::Result<Vec<Outgoing>> {
+/// The records of partial aggregates, and how many rows they hold.
+fn partial_records(pipeline: &Pipeline, epoch: &Epoch, partitions: i32) -> anyhow::Result<(Vec<Outgoing>, u64)> {
     let topic = pipeline.topics.partials();
-    let mut outgoing = Vec::new();
+    let (mut outgoing, mut partial_rows) = (Vec::new(), 0);
     for (table, rows) in &epoch.rows {
         for view in pipeline.views.iter().filter(|view| view.table == *table) {
             let partial = view.partial(rows)?;
+            partial_rows += partial.num_rows() as u64;
             for record in split_rows(view, &partial, partitions)? {
                 outgoing.push(Outgoing {
                     topic: topic.clone(),
@@ -66,7 +77,7 @@ fn partial_records(pipeline: &Pipeline, epoch: &Epoch, partitions: i32) -> anyho
             }
         }
     }
-    Ok(outgoing)
+    Ok((outgoing, partial_rows))
 }
 
 fn markers(pipeline: &Pipeline, marker: &Marker, partitions: i32) -> anyhow::Result<Vec<Outgoing>> {

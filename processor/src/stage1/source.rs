@@ -38,8 +38,6 @@ pub(crate) struct Epoch {
     pub(crate) dead_letters: Vec<Outgoing>,
     pub(crate) marker: Marker,
     pub(crate) counts: Counts,
-    /// Set by the caller: rows that the views made of it.
-    pub(crate) partial_rows: u64,
     /// First and next offset of each partition that was read.
     offsets: BTreeMap<SourcePartition, (i64, i64)>,
 }
@@ -88,10 +86,15 @@ impl<'a> Source<'a> {
     pub(crate) fn open(pipeline: &'a Pipeline) -> anyhow::Result<Source<'a>> {
         let config = &pipeline.config;
         let topics: Vec<&str> = config.sources.iter().map(|source| source.topic.as_str()).collect();
-        let consumer =
-            GroupConsumer::subscribe(&config.kafka, &config.kafka.group_of("stage1"), &pipeline.identity.name, &topics)?;
+        let consumer = GroupConsumer::subscribe(
+            &config.kafka,
+            &config.kafka.group_of("stage1"),
+            &pipeline.identity.name,
+            &topics,
+        )?;
         let max_future_ms = config.time.max_future.millis();
-        let decoder = |source| Decoder::new(source, &pipeline.wanted, max_future_ms).map_err(|problem| anyhow!(problem));
+        let decoder =
+            |source| Decoder::new(source, &pipeline.wanted, max_future_ms).map_err(|problem| anyhow!(problem));
         let decoders = config.sources.iter().map(decoder).collect::<anyhow::Result<_>>()?;
         Ok(Source {
             pipeline,
@@ -112,7 +115,9 @@ impl<'a> Source<'a> {
     /// How many partitions the partials topic has.
     pub(crate) fn partitions_of_partials(&self, topic: &str) -> anyhow::Result<i32> {
         let count = self.consumer.partition_count(topic);
-        count.with_context(|| format!("the topic `{topic}` is not there or no broker answers; `bongsu topics --create` makes it"))
+        count.with_context(|| {
+            format!("the topic `{topic}` is not there or no broker answers; `bongsu topics --create` makes it")
+        })
     }
 
     /// Reads until the epoch is full or has waited long enough. None if there is nothing to commit, or if partitions were revoked
@@ -126,13 +131,18 @@ impl<'a> Source<'a> {
             match self.consumer.poll(left)? {
                 Polled::Record(record) => {
                     bytes += record.payload_len();
-                    let decoder = self.decoder_of.get(record.topic()).context("a record of a topic that was not subscribed")?;
-                    let outcome = decode(&mut self.decoders[*decoder], &record, &self.pipeline.topics.dead_letter(), &mut epoch);
+                    let decoder =
+                        self.decoder_of.get(record.topic()).context("a record of a topic that was not subscribed")?;
+                    let outcome =
+                        decode(&mut self.decoders[*decoder], &record, &self.pipeline.topics.dead_letter(), &mut epoch);
                     rows += outcome.rows as usize;
                     note(&mut self.partitions, &record, &outcome, &mut epoch);
                 }
                 Polled::End(number) => {
-                    self.partitions.iter_mut().filter(|((_, n), _)| *n == number).for_each(|(_, state)| state.end_seen = true);
+                    self.partitions
+                        .iter_mut()
+                        .filter(|((_, n), _)| *n == number)
+                        .for_each(|(_, state)| state.end_seen = true);
                 }
                 Polled::Nothing => {}
             }
@@ -265,7 +275,11 @@ fn decode(decoder: &mut Decoder, record: &BorrowedMessage<'_>, dead_letter_topic
             partition: None,
             key: letter.key.map(<[u8]>::to_vec),
             value: letter.value.map(<[u8]>::to_vec),
-            headers: letter.headers.into_iter().map(|(name, value)| (name.to_owned(), value.map(Cow::into_owned))).collect(),
+            headers: letter
+                .headers
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.map(Cow::into_owned)))
+                .collect(),
         });
     }
     outcome

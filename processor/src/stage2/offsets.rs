@@ -61,8 +61,13 @@ fn metadata(progress: &Progress, with_marks: bool) -> Metadata {
 
 /// What was committed: the offset and its metadata.
 pub(crate) fn decode(low_water_offset: i64, metadata: &str) -> anyhow::Result<Progress> {
-    let metadata: Metadata = serde_json::from_str(metadata).context("the metadata of a committed offset is not ours")?;
-    ensure!(metadata.v == VERSION, "a committed offset has version {} of the metadata, this program knows {VERSION}", metadata.v);
+    let metadata: Metadata =
+        serde_json::from_str(metadata).context("the metadata of a committed offset is not ours")?;
+    ensure!(
+        metadata.v == VERSION,
+        "a committed offset has version {} of the metadata, this program knows {VERSION}",
+        metadata.v
+    );
     let mut watermarks = Watermarks::default();
     for (topic, marks) in metadata.topics {
         let marks = match marks {
@@ -75,7 +80,8 @@ pub(crate) fn decode(low_water_offset: i64, metadata: &str) -> anyhow::Result<Pr
         watermarks.know_topic(&topic, i32::try_from(marks.len()).unwrap_or(i32::MAX));
         for (partition, mark) in (0..).zip(marks) {
             if let Some(mark) = mark {
-                let watermark = PartitionWatermark { active_ms: mark.first().copied().flatten(), idle_ms: mark.get(1).copied() };
+                let watermark =
+                    PartitionWatermark { active_ms: mark.first().copied().flatten(), idle_ms: mark.get(1).copied() };
                 watermarks.restore((topic.clone(), partition), watermark);
             }
         }
@@ -109,7 +115,8 @@ mod tests {
         let mut watermarks = Watermarks::default();
         watermarks.know_topic("t", 1_000);
         for partition in 0..1_000 {
-            watermarks.advance(("t".to_owned(), partition), Mark { watermark_ms: Some(1_700_000_000_000), idle: false });
+            watermarks
+                .advance(("t".to_owned(), partition), Mark { watermark_ms: Some(1_700_000_000_000), idle: false });
         }
         let progress = Progress { low_water_offset: 0, processed_to: 1, closed_ms: 2, watermarks };
         let text = encode(&progress).unwrap();

@@ -15,7 +15,9 @@ use serde_json::json;
 use super::state::{EndedWindow, OpenWindows, Progress};
 use crate::events::{Emit, LateRows, UnknownPartials};
 use crate::kafka::transaction::Outgoing;
-use crate::partials::{HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, decode_rows};
+use crate::partials::{
+    HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, decode_rows,
+};
 use crate::pipeline::Pipeline;
 use crate::plan::{ViewPlan, events};
 use crate::results::{row_object, time};
@@ -61,13 +63,17 @@ impl<'a> Partition<'a> {
             std::str::from_utf8(value).ok()
         };
         let version = header(HEADER_VERSION).unwrap_or_default();
-        ensure!(version == VERSION, "the partials have version `{version}`, this program knows {VERSION}; let the version that wrote them drain the topic first");
+        ensure!(
+            version == VERSION,
+            "the partials have version `{version}`, this program knows {VERSION}; let the version that wrote them drain the topic first"
+        );
         let value = record.payload().context("a partial record has no value")?;
         let offset = record.offset();
         match header(HEADER_KIND) {
             Some(KIND_ROWS) => {
                 let view_name = header(HEADER_VIEW).unwrap_or_default();
-                let is_ours = |view: &&ViewPlan| view.name == view_name && Some(view.version.as_str()) == header(HEADER_PLAN);
+                let is_ours =
+                    |view: &&ViewPlan| view.name == view_name && Some(view.version.as_str()) == header(HEADER_PLAN);
                 match self.pipeline.views.iter().enumerate().find(|(_, view)| is_ours(view)) {
                     Some((index, view)) => self.take_rows(offset, index, view, &decode_rows(view, value)?)?,
                     None => UnknownPartials { view: view_name, offset }.emit(),
@@ -106,7 +112,8 @@ impl<'a> Partition<'a> {
         self.open.forget_closed();
         for alert in &changes.alerts {
             self.output.alerts += 1;
-            let record = Outgoing::keyed(&self.pipeline.topics.alerts(), key_text(&alert.key), serde_json::to_vec(alert)?);
+            let record =
+                Outgoing::keyed(&self.pipeline.topics.alerts(), key_text(&alert.key), serde_json::to_vec(alert)?);
             self.output.records.push(record);
         }
         self.output.states.extend(changes.states);
@@ -131,14 +138,21 @@ impl<'a> Partition<'a> {
             self.output.records.push(Outgoing::keyed(&topic, key_text(&record.key), serde_json::to_vec(&record)?));
         }
         self.output.windows += results.num_rows() as u64;
-        let closed = ClosedWindow { view: window.view, plan, start_ms: window.start_ms, end_ms: window.end_ms, results: &results };
+        let closed = ClosedWindow {
+            view: window.view,
+            plan,
+            start_ms: window.start_ms,
+            end_ms: window.end_ms,
+            results: &results,
+        };
         self.rules.window_closed(closed, Utc::now(), changes)
     }
 
     /// What late rows alone would have contributed to the last window of their pane.
     fn publish_late(&mut self, view: &ViewPlan, pane_start_ms: i64, rows: RecordBatch) -> anyhow::Result<()> {
         let results = view.finish(pane_start_ms, &[rows])?;
-        let late = LateRows { view: &view.name, events: events(&results), pane_start_ms, closed_ms: self.open.closed_ms() };
+        let late =
+            LateRows { view: &view.name, events: events(&results), pane_start_ms, closed_ms: self.open.closed_ms() };
         late.emit();
         for row in 0..results.num_rows() {
             let key = row_object(&results, &view.keys, row);
@@ -150,7 +164,11 @@ impl<'a> Partition<'a> {
                 "values": row_object(&results, &view.values, row),
                 "events": events(&results.slice(row, 1)),
             });
-            self.output.records.push(Outgoing::keyed(&self.pipeline.topics.late(), key_text(&key), serde_json::to_vec(&value)?));
+            self.output.records.push(Outgoing::keyed(
+                &self.pipeline.topics.late(),
+                key_text(&key),
+                serde_json::to_vec(&value)?,
+            ));
         }
         Ok(())
     }
@@ -206,6 +224,7 @@ fn by_pane(rows: &RecordBatch) -> anyhow::Result<Vec<(i64, RecordBatch)>> {
     if let Some((pane_start_ms, _)) = rows_of.first_key_value().filter(|_| rows_of.len() == 1) {
         return Ok(vec![(*pane_start_ms, rows.clone())]);
     }
-    let pick = |(pane_start_ms, rows_here)| Ok((pane_start_ms, take_record_batch(rows, &UInt32Array::from(rows_here))?));
+    let pick =
+        |(pane_start_ms, rows_here)| Ok((pane_start_ms, take_record_batch(rows, &UInt32Array::from(rows_here))?));
     rows_of.into_iter().map(pick).collect()
 }

@@ -20,7 +20,11 @@ use crate::rules::engine::{RuleEngine, SeriesRecord};
 const STATES_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Restores one partition. The consumer itself begins at the committed offset, which is the low-water mark.
-pub(crate) fn partition<'a>(pipeline: &'a Pipeline, consumer: &GroupConsumer, number: i32) -> anyhow::Result<Partition<'a>> {
+pub(crate) fn partition<'a>(
+    pipeline: &'a Pipeline,
+    consumer: &GroupConsumer,
+    number: i32,
+) -> anyhow::Result<Partition<'a>> {
     let progress = committed(consumer, &pipeline.topics.partials(), number)?;
     let mut rules = RuleEngine::new(pipeline.rules.clone(), pipeline.config.services.clone().into());
     rules.stepped_to(&pipeline.views, progress.closed_ms);
@@ -33,11 +37,12 @@ pub(crate) fn partition<'a>(pipeline: &'a Pipeline, consumer: &GroupConsumer, nu
 fn committed(consumer: &GroupConsumer, topic: &str, number: i32) -> anyhow::Result<Progress> {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, number);
-    let committed = consumer.inner().committed_offsets(list, REQUEST_TIMEOUT).context("cannot read the committed offset")?;
+    let committed =
+        consumer.inner().committed_offsets(list, REQUEST_TIMEOUT).context("cannot read the committed offset")?;
     let element = committed.find_partition(topic, number).context("the broker left out the committed offset")?;
     match element.offset() {
         Offset::Offset(offset) => offsets::decode(offset, element.metadata()),
-        _ => Ok(Progress::new()),
+        _ => Ok(Progress::default()),
     }
 }
 
@@ -66,8 +71,9 @@ fn rule_states(pipeline: &Pipeline, number: i32) -> anyhow::Result<Vec<SeriesRec
                 let key = record.key().unwrap_or_default().to_vec();
                 match record.payload() {
                     Some(value) => {
-                        let state: SeriesRecord = serde_json::from_slice(value)
-                            .with_context(|| format!("offset {} of {topic}-{number} is no rule state", record.offset()))?;
+                        let state: SeriesRecord = serde_json::from_slice(value).with_context(|| {
+                            format!("offset {} of {topic}-{number} is no rule state", record.offset())
+                        })?;
                         states.insert(key, state);
                     }
                     None => {

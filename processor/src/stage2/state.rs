@@ -52,9 +52,9 @@ pub struct Progress {
 /// Nothing has closed yet.
 pub const NEVER_MS: i64 = i64::MIN / 4;
 
-impl Progress {
+impl Default for Progress {
     /// A partition of which nothing was read yet.
-    pub fn new() -> Progress {
+    fn default() -> Progress {
         Progress { low_water_offset: 0, processed_to: 0, closed_ms: NEVER_MS, watermarks: Watermarks::default() }
     }
 }
@@ -128,7 +128,11 @@ impl<T> OpenWindows<T> {
     fn ended_between(&self, from_ms: i64, to_ms: i64) -> Vec<EndedWindow> {
         let windows = self.panes.keys().flat_map(|&(view, pane_start_ms)| {
             let spec = self.windows[view];
-            spec.windows_of(pane_start_ms).map(move |start_ms| EndedWindow { end_ms: start_ms + spec.size_ms(), view, start_ms })
+            spec.windows_of(pane_start_ms).map(move |start_ms| EndedWindow {
+                end_ms: start_ms + spec.size_ms(),
+                view,
+                start_ms,
+            })
         });
         let mut ended: Vec<_> = windows.filter(|window| from_ms < window.end_ms && window.end_ms <= to_ms).collect();
         ended.sort_unstable();

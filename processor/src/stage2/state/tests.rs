@@ -45,7 +45,7 @@ type Outputs = (Vec<(EndedWindow, Vec<u32>)>, Vec<u32>);
 /// Stage 2 over the log: commits now and then, crashes now and then and starts again from what was committed.
 fn run(spec: WindowSpec, log: &[Record], decisions: &mut impl Iterator<Item = u8>, crashes: bool) -> Outputs {
     let (mut windows, mut late) = (Vec::new(), Vec::new());
-    let mut committed = Progress::new();
+    let mut committed = Progress::default();
     let restore = |progress: &Progress| OpenWindows::restore(vec![spec], LATENESS_MS, progress.clone());
     let mut state = restore(&committed);
     let (mut offset, mut new_windows, mut new_late) = (0, Vec::new(), Vec::new());
@@ -58,7 +58,9 @@ fn run(spec: WindowSpec, log: &[Record], decisions: &mut impl Iterator<Item = u8
             (new_windows, new_late) = (Vec::new(), Vec::new());
         }
         match log.get(offset) {
-            Some(Record::Rows(pane_start_ms, ids)) => new_late.extend(state.rows(offset as i64, (0, *pane_start_ms), ids.clone()).into_iter().flatten()),
+            Some(Record::Rows(pane_start_ms, ids)) => {
+                new_late.extend(state.rows(offset as i64, (0, *pane_start_ms), ids.clone()).into_iter().flatten())
+            }
             Some(Record::Marker(marker)) => {
                 for window in state.marker(offset as i64, marker) {
                     let mut ids: Vec<u32> = state.rows_of(&window).into_iter().flatten().copied().collect();

@@ -1,6 +1,5 @@
 //! `docker-compose.yml` without a container engine: it follows the Compose Specification's schema, and the configuration that it mounts is
 //! one that Bongsu takes. That the images start and work together is not shown here.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, too, stop at the first surprise")]
 
 use std::{fs, path::Path, process::Command};
 
@@ -35,7 +34,7 @@ fn to_json(yaml: &Yaml<'_>) -> Value {
 }
 
 fn schema() -> jsonschema::Validator {
-    let text = fs::read_to_string(repository().join("tests/compose/compose-spec.json")).unwrap();
+    let text = fs::read_to_string(repository().join("tests/fixtures/compose/compose-spec.json")).unwrap();
     let mut schema: Value = serde_json::from_str(&text).unwrap();
     // The schema is from before the specification's top-level `name`, which its text has had since 2022.
     schema["properties"]["name"] = json!({ "type": "string" });

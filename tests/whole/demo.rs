@@ -1,5 +1,4 @@
 //! The demo through the binary, as somebody who tries Bongsu meets it.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, too, stop at the first surprise")]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
