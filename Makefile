@@ -41,7 +41,7 @@ clippy:
 	cargo clippy --workspace --all-targets -- -D warnings
 # Without doc tests: `docs` runs them.
 unit:
-	cargo test --release --workspace --lib --bins --tests --examples
+	cargo test --release --workspace --lib --bins --tests --examples --no-fail-fast
 docs:
 	cargo test --release --workspace --doc
 # Other platforms' crates are looked at, too, though never compiled.
@@ -52,4 +52,4 @@ $(CARGO_DENY):
 	@scripts/cargo-deny.sh "$(TOOLS)"
 
 bench: setup ## events per CPU-second and the rest; takes minutes
-	cargo bench --workspace --benches
+	cargo bench --workspace --bench '*'

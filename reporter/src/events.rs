@@ -8,30 +8,30 @@ use crate::ledger::Kind;
 
 /// A record of `bongsu.alerts` that cannot be read.
 pub(crate) fn alert_unreadable(partition: i32, offset: i64, error: &serde_json::Error) {
-    counter!("reporter_alerts_unreadable_total").increment(1);
+    counter!("bongsu_reporter_alerts_unreadable_total").increment(1);
     error!(partition, offset, %error, "a record of the alerts cannot be read and is passed over");
 }
 
 /// A record of `bongsu.alerts` was taken.
 pub(crate) fn alert_taken() {
-    counter!("reporter_alerts_total").increment(1);
+    counter!("bongsu_reporter_alerts_total").increment(1);
 }
 
 /// A change of an incident was published.
 pub(crate) fn incident_published(incident_id: &str, sequence: u32) {
-    counter!("reporter_incident_changes_total").increment(1);
+    counter!("bongsu_reporter_incident_changes_total").increment(1);
     info!(incident_id, sequence, "incident published");
 }
 
 /// An alert that nobody can be told about.
 pub(crate) fn nobody_to_tell(service: Option<&str>, incident_id: &str) {
-    counter!("reporter_unroutable_alerts_total").increment(1);
+    counter!("bongsu_reporter_unroutable_alerts_total").increment(1);
     warn!(service, incident_id, "no Slack channel is configured for an alert, neither for its service nor for \"*\"");
 }
 
 /// A notification arrived.
 pub(crate) fn delivered(kind: Kind, channel: &str, id: &str) {
-    counter!("reporter_notifications_total", "kind" => kind.name()).increment(1);
+    counter!("bongsu_reporter_notifications_total", "kind" => kind.name()).increment(1);
     info!(kind = kind.name(), channel, id, "notification sent");
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn delivery_failed(kind: Kind, channel: &str, id: &str, error: &Deliv
         DeliveryError::Unreachable { .. } => "unreachable",
         DeliveryError::Refused { .. } => "refused",
     };
-    counter!("reporter_notification_failures_total", "kind" => kind.name(), "reaction" => reaction).increment(1);
+    counter!("bongsu_reporter_notification_failures_total", "kind" => kind.name(), "reaction" => reaction).increment(1);
     match error {
         DeliveryError::Refused { reason } => {
             error!(
@@ -56,6 +56,6 @@ pub(crate) fn delivery_failed(kind: Kind, channel: &str, id: &str, error: &Deliv
 
 /// A notification that will not be sent.
 pub(crate) fn notification_dropped(kind: Kind, channel: &str, id: &str, why: &'static str) {
-    counter!("reporter_notifications_dropped_total", "kind" => kind.name()).increment(1);
+    counter!("bongsu_reporter_notifications_dropped_total", "kind" => kind.name()).increment(1);
     error!(kind = kind.name(), channel, id, why, "a notification is dropped");
 }

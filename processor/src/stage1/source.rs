@@ -1,7 +1,7 @@
 //! The reading half of stage 1: records into batches, and how far each partition is.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -25,6 +25,8 @@ use crate::watermark::{PartitionClock, SourcePartition};
 const MAX_ROWS: usize = 100_000;
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 const MAX_WAIT: Duration = Duration::from_millis(250);
+/// The clock is read once for so many records that stream in.
+const CLOCK_EVERY: u32 = 64;
 /// An idle partition's watermark moves on in steps of this.
 const IDLE_STEP: Duration = Duration::from_secs(1);
 /// How often the number of partitions of each topic is asked for.
@@ -66,12 +68,20 @@ impl Epoch {
 pub(crate) struct Source<'a> {
     pipeline: &'a Pipeline,
     consumer: GroupConsumer,
-    decoders: Vec<Decoder>,
-    decoder_of: HashMap<String, usize>,
-    partitions: BTreeMap<SourcePartition, PartitionState>,
-    topic_counts: BTreeMap<String, i32>,
+    /// One for each configured source, in that order.
+    topics: Vec<TopicSource>,
     topics_refreshed: Option<Instant>,
     idle_step_at: Instant,
+}
+
+/// One source topic.
+struct TopicSource {
+    topic: String,
+    decoder: Decoder,
+    /// Partitions that the topic has, as far as brokers have told.
+    partition_count: Option<i32>,
+    /// The partitions that are ours.
+    partitions: BTreeMap<i32, PartitionState>,
 }
 
 #[derive(Debug)]
@@ -80,32 +90,36 @@ struct PartitionState {
     next_offset: Option<i64>,
     /// A partition of this number was at its end after the last record.
     end_seen: bool,
+    /// First and next offset of what the current epoch has of it.
+    epoch: Option<(i64, i64)>,
+}
+
+impl PartitionState {
+    fn new(now_ms: i64) -> PartitionState {
+        PartitionState { clock: PartitionClock::new(now_ms), next_offset: None, end_seen: false, epoch: None }
+    }
+
+    fn on_record(&mut self, offset: i64, event_time_ms: Option<i64>, now_ms: i64) {
+        self.clock.on_record(event_time_ms, now_ms);
+        self.next_offset = Some(offset + 1);
+        self.end_seen = false;
+        self.epoch.get_or_insert((offset, offset + 1)).1 = offset + 1;
+    }
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn open(pipeline: &'a Pipeline) -> anyhow::Result<Source<'a>> {
         let config = &pipeline.config;
-        let topics: Vec<&str> = config.sources.iter().map(|source| source.topic.as_str()).collect();
-        let consumer = GroupConsumer::subscribe(
-            &config.kafka,
-            &config.kafka.group_of("stage1"),
-            &pipeline.identity.name,
-            &topics,
-        )?;
+        let names: Vec<&str> = config.sources.iter().map(|source| source.topic.as_str()).collect();
+        let group = config.kafka.group_of("stage1");
+        let consumer = GroupConsumer::subscribe(&config.kafka, &group, &pipeline.identity.name, &names)?;
         let max_future_ms = config.time.max_future.millis();
-        let decoder =
-            |source| Decoder::new(source, &pipeline.wanted, max_future_ms).map_err(|problem| anyhow!(problem));
-        let decoders = config.sources.iter().map(decoder).collect::<anyhow::Result<_>>()?;
-        Ok(Source {
-            pipeline,
-            consumer,
-            decoders,
-            decoder_of: topics.iter().enumerate().map(|(index, topic)| ((*topic).to_owned(), index)).collect(),
-            partitions: BTreeMap::new(),
-            topic_counts: BTreeMap::new(),
-            topics_refreshed: None,
-            idle_step_at: Instant::now(),
-        })
+        let topic = |source: &bongsu_ingest::config::Source| -> anyhow::Result<TopicSource> {
+            let decoder = Decoder::new(source, &pipeline.wanted, max_future_ms).map_err(|problem| anyhow!(problem))?;
+            Ok(TopicSource { topic: source.topic.clone(), decoder, partition_count: None, partitions: BTreeMap::new() })
+        };
+        let topics = config.sources.iter().map(topic).collect::<anyhow::Result<_>>()?;
+        Ok(Source { pipeline, consumer, topics, topics_refreshed: None, idle_step_at: Instant::now() })
     }
 
     pub(crate) fn consumer(&self) -> &GroupConsumer {
@@ -124,25 +138,65 @@ impl<'a> Source<'a> {
     /// meanwhile: what was read of all partitions is then read again.
     pub(crate) fn gather(&mut self, shutdown: &CancellationToken) -> anyhow::Result<Option<Epoch>> {
         let mut epoch = Epoch::default();
+        self.fill(&mut epoch, shutdown)?;
+        for topic in &mut self.topics {
+            epoch.rows.extend(topic.decoder.finish()?);
+        }
+        let spoilt = self.rebalance()?;
+        for topic in &mut self.topics {
+            for (number, partition) in &mut topic.partitions {
+                if let Some((first_offset, next_offset)) = partition.epoch.take() {
+                    epoch.offsets.insert((topic.topic.clone(), *number), (first_offset, next_offset));
+                }
+            }
+        }
+        if spoilt {
+            for (partition, (first_offset, _)) in &epoch.offsets {
+                self.consumer.seek(partition, *first_offset)?;
+            }
+            return Ok(None);
+        }
+        self.find_idle();
+        self.refresh_topics();
+        if epoch.offsets.is_empty() && !self.idle_moves() {
+            return Ok(None);
+        }
+        epoch.marker = self.marker();
+        Ok(Some(epoch))
+    }
+
+    fn fill(&mut self, epoch: &mut Epoch, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let dead_letter_topic = self.pipeline.topics.dead_letter();
         let deadline = Instant::now() + MAX_WAIT;
-        let (mut rows, mut bytes) = (0, 0);
+        // Good enough for idleness, which is a matter of seconds; a clock reading for each record is not free.
+        let now_ms = now_ms();
+        let (mut rows, mut bytes, mut records, mut at) = (0, 0, 0_u32, 0);
+        let mut left = MAX_WAIT;
         while rows < MAX_ROWS && bytes < MAX_BYTES && !shutdown.is_cancelled() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.consumer.poll(left)? {
+            let polled = self.consumer.poll(left)?;
+            // Nor for each record while they stream in.
+            if records.is_multiple_of(CLOCK_EVERY) || !matches!(polled, Polled::Record(_)) {
+                left = deadline.saturating_duration_since(Instant::now());
+            }
+            match polled {
                 Polled::Record(record) => {
+                    records += 1;
                     bytes += record.payload_len();
-                    let decoder =
-                        self.decoder_of.get(record.topic()).context("a record of a topic that was not subscribed")?;
-                    let outcome =
-                        decode(&mut self.decoders[*decoder], &record, &self.pipeline.topics.dead_letter(), &mut epoch);
+                    // Records come in runs of one topic.
+                    if self.topics.get(at).is_none_or(|topic| topic.topic != record.topic()) {
+                        let known = self.topics.iter().position(|topic| topic.topic == record.topic());
+                        at = known.context("a record of a topic that was not subscribed")?;
+                    }
+                    let topic = &mut self.topics[at];
+                    let outcome = decode(&mut topic.decoder, &record, &dead_letter_topic, epoch);
                     rows += outcome.rows as usize;
-                    note(&mut self.partitions, &record, &outcome, &mut epoch);
+                    let partition =
+                        topic.partitions.entry(record.partition()).or_insert_with(|| PartitionState::new(now_ms));
+                    partition.on_record(record.offset(), outcome.max_event_time_ms, now_ms);
                 }
                 Polled::End(number) => {
-                    self.partitions
-                        .iter_mut()
-                        .filter(|((_, n), _)| *n == number)
-                        .for_each(|(_, state)| state.end_seen = true);
+                    let ended = self.topics.iter_mut().filter_map(|topic| topic.partitions.get_mut(&number));
+                    ended.for_each(|partition| partition.end_seen = true);
                 }
                 Polled::Nothing => {}
             }
@@ -150,44 +204,27 @@ impl<'a> Source<'a> {
                 break;
             }
         }
-        for decoder in &mut self.decoders {
-            epoch.rows.extend(decoder.finish()?);
-        }
-        if self.rebalance(&epoch)? {
-            return Ok(None);
-        }
-        self.find_idle();
-        self.refresh_topics();
-        let idle_moves = self.idle_moves();
-        if epoch.offsets.is_empty() && !idle_moves {
-            return Ok(None);
-        }
-        epoch.marker = self.marker();
-        Ok(Some(epoch))
+        Ok(())
     }
 
     /// Takes note of rebalances. True if the epoch must not be committed, for it holds records of a partition that is somebody
-    /// else's now; the partitions that stay are read again from where the epoch began.
-    fn rebalance(&mut self, epoch: &Epoch) -> anyhow::Result<bool> {
+    /// else's now; the partitions that stay must be read again from where the epoch began.
+    fn rebalance(&mut self) -> anyhow::Result<bool> {
         let rebalanced = self.consumer.rebalanced();
         if rebalanced.is_empty() {
             return Ok(false);
         }
         Rebalanced { flow: "stage1", rebalanced: &rebalanced }.emit();
         let now_ms = now_ms();
-        for partition in &rebalanced.revoked {
-            self.partitions.remove(partition);
-        }
-        for partition in &rebalanced.assigned {
-            let state = PartitionState { clock: PartitionClock::new(now_ms), next_offset: None, end_seen: false };
-            self.partitions.entry(partition.clone()).or_insert(state);
-        }
-        let spoilt = rebalanced.revoked.iter().any(|partition| epoch.offsets.contains_key(partition));
-        if spoilt {
-            for (partition, (first_offset, _)) in &epoch.offsets {
-                if self.partitions.contains_key(partition) {
-                    self.consumer.seek(partition, *first_offset)?;
-                }
+        let mut spoilt = false;
+        for topic in &mut self.topics {
+            let ours = |(name, _): &&SourcePartition| *name == topic.topic;
+            for (_, number) in rebalanced.revoked.iter().filter(ours) {
+                let revoked = topic.partitions.remove(number);
+                spoilt |= revoked.is_some_and(|partition| partition.epoch.is_some());
+            }
+            for (_, number) in rebalanced.assigned.iter().filter(ours) {
+                topic.partitions.entry(*number).or_insert_with(|| PartitionState::new(now_ms));
             }
         }
         Ok(spoilt)
@@ -195,17 +232,19 @@ impl<'a> Source<'a> {
 
     fn find_idle(&mut self) {
         let (now_ms, idle_timeout_ms) = (now_ms(), self.pipeline.config.time.idle_timeout.millis());
-        for (partition, state) in &mut self.partitions {
-            if !state.clock.is_silent(now_ms, idle_timeout_ms) {
-                continue;
-            }
-            // A broker that does not answer proves nothing. Control records of transactions lie behind the last record, so that
-            // the end itself may never be reached by records alone.
-            let at_end = self.consumer.ends(partition).is_some_and(|(first, next)| {
-                first == next || state.end_seen || state.next_offset.is_some_and(|offset| offset >= next)
-            });
-            if at_end {
-                state.clock.set_idle(now_ms);
+        for topic in &mut self.topics {
+            for (number, state) in &mut topic.partitions {
+                if !state.clock.is_silent(now_ms, idle_timeout_ms) {
+                    continue;
+                }
+                // A broker that does not answer proves nothing. Control records of transactions lie behind the last record, so that
+                // the end itself may never be reached by records alone.
+                let at_end = self.consumer.ends(&(topic.topic.clone(), *number)).is_some_and(|(first, next)| {
+                    first == next || state.end_seen || state.next_offset.is_some_and(|offset| offset >= next)
+                });
+                if at_end {
+                    state.clock.set_idle(now_ms);
+                }
             }
         }
     }
@@ -215,15 +254,14 @@ impl<'a> Source<'a> {
             return;
         }
         self.topics_refreshed = Some(Instant::now());
-        for topic in self.decoder_of.keys() {
-            if let Some(count) = self.consumer.partition_count(topic) {
-                self.topic_counts.insert(topic.clone(), count);
-            }
+        for topic in &mut self.topics {
+            topic.partition_count = self.consumer.partition_count(&topic.topic).or(topic.partition_count);
         }
     }
 
     fn idle_moves(&mut self) -> bool {
-        let any_idle = self.partitions.values().any(|state| state.clock.mark(0, 0).idle);
+        let mut partitions = self.topics.iter().flat_map(|topic| topic.partitions.values());
+        let any_idle = partitions.any(|partition| partition.clock.mark(0, 0).idle);
         if !any_idle || self.idle_step_at.elapsed() < IDLE_STEP {
             return false;
         }
@@ -233,9 +271,14 @@ impl<'a> Source<'a> {
 
     fn marker(&self) -> Marker {
         let (now_ms, max_disorder_ms) = (now_ms(), self.pipeline.config.time.max_disorder.millis());
-        let mut marker = Marker { topics: self.topic_counts.clone(), marks: Vec::new() };
-        for (partition, state) in &self.partitions {
-            marker.push(partition.clone(), state.clock.mark(max_disorder_ms, now_ms));
+        let mut marker = Marker::default();
+        for topic in &self.topics {
+            if let Some(count) = topic.partition_count {
+                marker.topics.insert(topic.topic.clone(), count);
+            }
+            for (number, partition) in &topic.partitions {
+                marker.push((topic.topic.clone(), *number), partition.clock.mark(max_disorder_ms, now_ms));
+            }
         }
         marker
     }
@@ -283,23 +326,4 @@ fn decode(decoder: &mut Decoder, record: &BorrowedMessage<'_>, dead_letter_topic
         });
     }
     outcome
-}
-
-fn note(
-    partitions: &mut BTreeMap<SourcePartition, PartitionState>,
-    record: &BorrowedMessage<'_>,
-    outcome: &Outcome,
-    epoch: &mut Epoch,
-) {
-    let partition = (record.topic().to_owned(), record.partition());
-    let (offset, now_ms) = (record.offset(), now_ms());
-    let state = partitions.entry(partition.clone()).or_insert_with(|| PartitionState {
-        clock: PartitionClock::new(now_ms),
-        next_offset: None,
-        end_seen: false,
-    });
-    state.clock.on_record(outcome.max_event_time_ms, now_ms);
-    state.next_offset = Some(offset + 1);
-    state.end_seen = false;
-    epoch.offsets.entry(partition).or_insert((offset, offset + 1)).1 = offset + 1;
 }

@@ -1,0 +1,319 @@
+use arrow::array::{ArrayRef, Int64Array, StringViewArray, TimestampMillisecondArray};
+use bongsu_schemas::tables::{Column, EVENT_TIME, Table, schema_of};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::config::View;
+use crate::plan::{TableColumns, Tables};
+
+const MINUTE_MS: i64 = 60_000;
+const REQUESTS: &str = "SELECT service, count(*) AS requests, count(*) FILTER (WHERE status >= 500) AS errors
+    FROM requests GROUP BY tumble(interval '1 minute'), service";
+
+/// A row of a window: service, requests, errors.
+type Row = (&'static str, usize, usize);
+
+fn view(sql: &str) -> ViewPlan {
+    let columns = |table: Table| TableColumns { columns: table.columns(), has_attributes: table.has_attributes() };
+    let tables: Tables = Table::ALL.into_iter().map(|table| (table.name().to_owned(), columns(table))).collect();
+    ViewPlan::new(&View { name: "requests_1m".to_owned(), sql: sql.to_owned() }, &tables).unwrap()
+}
+
+/// The rule that most cases use, with another `for`.
+fn errors_rule(for_windows: &str) -> Value {
+    json!({
+        "name": "errors", "on": "requests_1m", "when": "requests >= 20 AND errors > $max * requests",
+        "clear": "errors < $max * requests / 2", "params": { "max": 0.05 }, "for": for_windows,
+    })
+}
+
+fn engine(plan: &ViewPlan, rule: Value, services: Value) -> RuleEngine {
+    let rule: Rule = serde_json::from_value(rule).unwrap();
+    let services: Services = serde_json::from_value(services).unwrap();
+    let conditions = Conditions::new(&rule, rule.when.as_deref().unwrap(), plan).unwrap();
+    RuleEngine::new(Arc::new(vec![CompiledRule { rule, view: 0, conditions }]), Arc::new(services))
+}
+
+/// What the view gives for events that make these rows.
+fn results(plan: &ViewPlan, start_ms: i64, rows: &[Row]) -> RecordBatch {
+    let events: Vec<(&str, i64)> = rows
+        .iter()
+        .flat_map(|&(service, requests, errors)| {
+            (0..requests).map(move |request| (service, if request < errors { 500 } else { 200 }))
+        })
+        .collect();
+    let column = |column: &Column| -> ArrayRef {
+        match column.name.as_str() {
+            EVENT_TIME => {
+                let times = TimestampMillisecondArray::from_value(start_ms + 7, events.len());
+                Arc::new(times.with_timezone("UTC"))
+            }
+            "service" => Arc::new(StringViewArray::from_iter_values(events.iter().map(|event| event.0))),
+            "status" => Arc::new(Int64Array::from_iter_values(events.iter().map(|event| event.1))),
+            other => panic!("the plan wants {other}"),
+        }
+    };
+    let columns = plan.input_columns.iter().map(column).collect();
+    let batch = RecordBatch::try_new(schema_of(&plan.input_columns), columns).unwrap();
+    plan.finish(start_ms, &[plan.partial(&batch).unwrap()]).unwrap()
+}
+
+/// Closes the window that starts in `minute`. One without rows is never closed, as in stage 2, which has no pane for it.
+fn close(engine: &mut RuleEngine, plan: &ViewPlan, minute: i64, rows: &[Row], now_ms: i64, changes: &mut Changes) {
+    if rows.is_empty() {
+        return;
+    }
+    let start_ms = minute * MINUTE_MS;
+    let results = results(plan, start_ms, rows);
+    let end_ms = start_ms + plan.window.size_ms();
+    let window = ClosedWindow { view: 0, plan, start_ms, end_ms, results: &results };
+    engine.window_closed(window, time(now_ms), changes).unwrap();
+}
+
+/// All windows that end in `minute` or earlier are closed; event time itself is somewhat further.
+fn pass(engine: &mut RuleEngine, plan: &ViewPlan, minute: i64, now_ms: i64, changes: &mut Changes) {
+    let closed_ms = minute * MINUTE_MS + 12_345;
+    engine.time_passed(std::slice::from_ref(plan), closed_ms, time(now_ms), changes);
+}
+
+/// `x` met, `.` neither met nor clear, `c` clear, `-` no row.
+fn row(service: &'static str, letter: char) -> Option<Row> {
+    match letter {
+        'x' => Some((service, 20, 10)),
+        '.' => Some((service, 20, 1)),
+        'c' => Some((service, 20, 0)),
+        _ => None,
+    }
+}
+
+/// One minute for each letter; `F2` is an alert that fires in the window that starts in minute 2.
+fn transitions(alerts: &[AlertRecord]) -> String {
+    let transition = |alert: &AlertRecord| {
+        let letter = if alert.status == AlertStatus::Firing { 'F' } else { 'R' };
+        format!("{letter}{}", alert.window_start.timestamp_millis() / MINUTE_MS)
+    };
+    alerts.iter().map(transition).collect::<Vec<_>>().join(" ")
+}
+
+/// Scenario: windows of one service; with and without rows of another one beside it, and with event time passing after every
+/// window or only at the end.
+/// Guarantees: alerts depend on the series' own windows only.
+#[test]
+fn windows_become_alerts() {
+    let plan = view(REQUESTS);
+    #[rustfmt::skip]
+    let cases = [
+        // name                                     for       windows         transitions
+        ("one window is enough",                    "1 of 1", "cxxcx",        "F1 R3 F4"),
+        ("two of three",                            "2 of 3", "x.x",          "F2"),
+        ("two of three, too far apart",             "2 of 3", "x..x",         ""),
+        ("a window without a row is not met",       "2 of 3", "x-x",          "F2"),
+        ("three of three are interrupted by it",    "3 of 3", "xx-xxx",       "F5"),
+        ("between when and clear nothing changes",  "1 of 1", "x...c",        "F0 R4"),
+        ("five windows without a row",              "1 of 1", "x-----",       "F0 R5"),
+        ("four are too few",                        "1 of 1", "x----.",       "F0"),
+        ("a row starts the count again",            "1 of 1", "x----.-----",  "F0 R10"),
+        ("what was met before does not count",      "2 of 3", "xxcx.x",       "F1 R2 F5"),
+    ];
+    for (name, for_windows, windows, expected) in cases {
+        for (others, every_minute) in [(false, true), (true, true), (false, false), (true, false)] {
+            let mut engine = engine(&plan, errors_rule(for_windows), json!({}));
+            let mut changes = Changes::default();
+            for (minute, letter) in (0..).zip(windows.chars()) {
+                let rows: Vec<Row> = row("a", letter).into_iter().chain(others.then_some(("b", 20, 0))).collect();
+                close(&mut engine, &plan, minute, &rows, 0, &mut changes);
+                if every_minute {
+                    pass(&mut engine, &plan, minute + 1, 0, &mut changes);
+                }
+            }
+            pass(&mut engine, &plan, windows.len() as i64, 0, &mut changes);
+            let found = transitions(&changes.alerts);
+            assert_eq!(found, expected, "{name}, others: {others}, event time passes every minute: {every_minute}");
+        }
+    }
+}
+
+/// Guarantees: R3 for the engine; a series that is over leaves no state, here or in Kafka.
+#[test]
+fn a_series_that_is_over_has_no_state() {
+    let plan = view(REQUESTS);
+    let mut engine = engine(&plan, errors_rule("2 of 3"), json!({}));
+    let mut changes = Changes::default();
+    close(&mut engine, &plan, 0, &[("a", 20, 10), ("b", 20, 0)], 0, &mut changes);
+    assert_eq!(engine.active_series(), 1, "b met nothing");
+    let key = SeriesRecord::kafka_key("errors", r#"{"service":"a"}"#);
+    assert_eq!(changes.states.keys().collect::<Vec<_>>(), [&key]);
+    assert!(changes.states[&key].is_some());
+    pass(&mut engine, &plan, 3, 0, &mut changes);
+    assert_eq!(engine.active_series(), 1, "minute 0 is among the last three windows");
+    pass(&mut engine, &plan, 4, 0, &mut changes);
+    assert_eq!((engine.active_series(), changes.states[&key].is_none()), (0, true));
+}
+
+/// Guarantees: each service is judged by its own parameters, and the alert says which they were.
+#[test]
+fn a_service_has_its_own_threshold() {
+    let plan = view(REQUESTS);
+    let services = json!({ "payments": { "params": { "errors": { "max": 0.5 } } } });
+    let mut engine = engine(&plan, errors_rule("1"), services);
+    let mut changes = Changes::default();
+    close(&mut engine, &plan, 0, &[("orders", 20, 5), ("payments", 20, 5)], 0, &mut changes);
+    close(&mut engine, &plan, 1, &[("orders", 20, 5), ("payments", 20, 15)], 0, &mut changes);
+    let told: Vec<_> =
+        changes.alerts.iter().map(|alert| (alert.service.as_deref(), alert.params["max"].clone())).collect();
+    assert_eq!(
+        told,
+        [(Some("orders"), ParamValue::Number(0.05)), (Some("payments"), ParamValue::Number(0.5))],
+        "{:?}",
+        changes.alerts
+    );
+}
+
+#[test]
+fn a_view_without_service_alerts_the_service_of_the_rule() {
+    let plan = view(
+        "SELECT count(*) AS requests, count(*) FILTER (WHERE status >= 500) AS errors
+         FROM requests GROUP BY tumble(interval '1 minute')",
+    );
+    let mut rule = errors_rule("1");
+    rule["service"] = json!("checkout");
+    let mut engine = engine(&plan, rule, json!({}));
+    let mut changes = Changes::default();
+    close(&mut engine, &plan, 0, &[("a", 10, 5), ("b", 10, 5)], 0, &mut changes);
+    let alert = &changes.alerts[0];
+    assert_eq!((alert.service.as_deref(), alert.key.len()), (Some("checkout"), 0));
+    assert_eq!(alert.values, json!({ "requests": 20, "errors": 10 }).as_object().unwrap().clone());
+}
+
+/// Guarantees: hopping windows are stepped by their slide, and an alert names the whole window.
+#[test]
+fn hopping_windows_are_counted_by_their_slide() {
+    let plan = view(
+        "SELECT service, count(*) AS requests, count(*) FILTER (WHERE status >= 500) AS errors
+         FROM requests GROUP BY hop(interval '1 minute', interval '3 minutes'), service",
+    );
+    let mut engine = engine(&plan, errors_rule("1"), json!({}));
+    let mut changes = Changes::default();
+    close(&mut engine, &plan, 0, &[("a", 20, 10)], 0, &mut changes);
+    pass(&mut engine, &plan, 7, 0, &mut changes);
+    assert_eq!(transitions(&changes.alerts), "F0", "windows that end in minutes 4 to 7 are four");
+    pass(&mut engine, &plan, 8, 0, &mut changes);
+    assert_eq!(transitions(&changes.alerts), "F0 R5");
+    let minutes: Vec<_> = changes.alerts.iter().map(|alert| alert.window_end.timestamp_millis() / MINUTE_MS).collect();
+    assert_eq!(minutes, [3, 8]);
+}
+
+/// Scenario: the same windows at two times of day.
+/// Guarantees: an alert's id is a function of rule, key and first window that counted; both of its records have it.
+#[test]
+fn ids_do_not_depend_on_the_clock() {
+    let plan = view(REQUESTS);
+    let alerts_at = |now_ms: i64| {
+        let mut engine = engine(&plan, errors_rule("2 of 3"), json!({}));
+        let mut changes = Changes::default();
+        for (minute, letter) in (0..).zip("cx.xcxx".chars()) {
+            let rows: Vec<Row> = row("a", letter).into_iter().collect();
+            close(&mut engine, &plan, minute, &rows, now_ms, &mut changes);
+        }
+        changes.alerts
+    };
+    let ids = |alerts: &[AlertRecord]| alerts.iter().map(|alert| alert.alert_id.clone()).collect::<Vec<_>>();
+    let (morning, evening) = (alerts_at(1_000), alerts_at(40_000_000));
+    assert_eq!(transitions(&morning), "F3 R4 F6");
+    assert_eq!(ids(&morning), ids(&evening));
+    let expected = |first_minute: i64| alert_id("errors", &morning[0].key, time(first_minute * MINUTE_MS));
+    assert_eq!(ids(&morning), [expected(1), expected(1), expected(5)]);
+    assert_eq!(morning.iter().map(|alert| alert.sequence).collect::<Vec<_>>(), [1, 2, 1]);
+    assert_eq!(morning[0].first_event_time, Some(time(MINUTE_MS + 7)));
+    assert_eq!((morning[1].fired_at, morning[1].resolved_at), (time(1_000), Some(time(1_000))));
+    let evidence: Vec<_> = morning[0].evidence.windows.iter().map(|window| window.met).collect();
+    assert_eq!(evidence, [true, false, true]);
+}
+
+#[test]
+fn the_state_of_a_rule_that_is_gone_is_let_go() {
+    let plan = view(REQUESTS);
+    let mut engine = engine(&plan, errors_rule("1"), json!({}));
+    engine.restore(SeriesRecord { rule: "gone".to_owned(), key: GroupKey::new(), state: SeriesState::default() });
+    assert_eq!(engine.active_series(), 0);
+}
+
+#[test]
+fn a_summary_is_one_harmless_line() {
+    let rule = |template: Option<&str>| {
+        let mut rule = errors_rule("1");
+        rule["summary"] = json!(template);
+        serde_json::from_value::<Rule>(rule).unwrap()
+    };
+    let fields = json!({
+        "rule": "errors", "service": "a\u{1b}[31m", "message": "x\r\ny\u{0}z", "template": "{{ 7 * 7 }}", "errors": 1, "requests": 8,
+    });
+    let fields = fields.as_object().unwrap();
+    #[rustfmt::skip]
+    let cases = [
+        // name                             template                                                 line
+        ("default",                         None,                                                    "errors"),
+        ("control characters are spaces",   Some("{{ service }}: {{ message }}"),                    "a [31m: x  y z"),
+        ("values are no templates",         Some("{{ template }}"),                                  "{{ 7 * 7 }}"),
+        ("what is undefined is empty",      Some("<{{ nothing }}{{ nothing.at.all }}>"),             "<>"),
+        ("arithmetic",                      Some("{{ (100 * errors / requests) | round(1) }} %"),    "12.5 %"),
+        ("what cannot be rendered",         Some("{{ nothing() }}"),                                 "errors"),
+    ];
+    for (name, template, expected) in cases {
+        assert_eq!(summary(&rule(template), fields), expected, "{name}");
+    }
+    let long = json!({ "service": "é".repeat(10_000) });
+    assert_eq!(summary(&rule(Some("{{ service }}")), long.as_object().unwrap()).chars().count(), 500);
+}
+
+/// A window's letters for the services `a` and `b`, and whether event time passes right after it.
+type Minute = (char, char, bool);
+
+/// Plays all minutes; at `cut` the engine is replaced by one that knows only what Kafka does.
+fn play(plan: &ViewPlan, rule: &Value, minutes: &[Minute], cut: usize, restart: bool) -> Vec<AlertRecord> {
+    let mut running = engine(plan, rule.clone(), json!({}));
+    let mut changes = Changes::default();
+    for (index, (a, b, passes)) in minutes.iter().enumerate() {
+        let minute = index as i64;
+        let rows: Vec<Row> = row("a", *a).into_iter().chain(row("b", *b)).collect();
+        close(&mut running, plan, minute, &rows, 0, &mut changes);
+        if *passes || index == cut {
+            pass(&mut running, plan, minute + 1, 0, &mut changes);
+        }
+        if restart && index == cut {
+            let mut restored = engine(plan, rule.clone(), json!({}));
+            restored.stepped_to(std::slice::from_ref(plan), (minute + 1) * MINUTE_MS + 12_345);
+            for state in changes.states.values().flatten() {
+                restored.restore(serde_json::from_slice(&serde_json::to_vec(state).unwrap()).unwrap());
+            }
+            assert_eq!(restored.series, running.series, "what is written is what is known");
+            running = restored;
+        }
+    }
+    pass(&mut running, plan, minutes.len() as i64 + 7, 0, &mut changes);
+    assert_eq!(running.active_series(), 0, "everything is over seven minutes later");
+    changes.alerts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Scenario: a worker dies at any point and another one restores the states that were committed.
+    /// Guarantees: its alerts are those of a worker that never died, ids and evidence included.
+    #[test]
+    fn a_restored_engine_goes_on_as_if_nothing_had_happened(
+        minutes in prop::collection::vec(
+            (prop::sample::select(vec!['x', '.', 'c', '-']), prop::sample::select(vec!['x', '.', 'c', '-']), any::<bool>()), 1..14,
+        ),
+        cut in any::<prop::sample::Index>(),
+        needed in 1u32..4,
+        more in 0u32..3,
+    ) {
+        let plan = view(REQUESTS);
+        let rule = errors_rule(&format!("{needed} of {}", needed + more));
+        let cut = cut.index(minutes.len());
+        let calm = play(&plan, &rule, &minutes, cut, false);
+        prop_assert_eq!(play(&plan, &rule, &minutes, cut, true), calm);
+    }
+}
