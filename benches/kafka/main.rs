@@ -16,7 +16,7 @@ mod workload;
 use std::env;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bongsu_testkit::Broker;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -102,7 +102,10 @@ fn measure_all() -> anyhow::Result<Report> {
 
 fn events() -> anyhow::Result<u64> {
     match env::var("BONGSU_BENCH_EVENTS") {
-        Ok(text) => text.parse().with_context(|| format!("BONGSU_BENCH_EVENTS is no number: `{text}`")),
+        Ok(text) => match text.parse() {
+            Ok(events) if events > 0 => Ok(events),
+            _ => bail!("BONGSU_BENCH_EVENTS is no number of events: `{text}`"),
+        },
         Err(_) => Ok(DEFAULT_EVENTS),
     }
 }

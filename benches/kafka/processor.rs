@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,8 +61,8 @@ impl Installation {
         Ok(Installation { bootstrap: bootstrap.to_owned(), name: name.to_owned(), listen, folder })
     }
 
-    /// Runs the processor until `windows` windows are out. Measured from readiness to the last window: starting, creating the topics
-    /// and opening transactions are the warm-up. Then it is told to end, and what came after is read, too.
+    /// Runs the processor until `windows` windows are out. Measured from stage 1's readiness to the last window: starting, creating the
+    /// topics and opening its transactions are the warm-up. Then it is told to end, and what came after is read, too.
     pub(crate) fn measure(&self, events: u64, windows: usize) -> anyhow::Result<(Sample, WindowValues)> {
         let measured = self.measure_running(events, windows);
         measured.with_context(|| format!("the processor's log ends with:\n{}", self.log_tail()))
@@ -113,16 +114,15 @@ impl Installation {
             .stderr(log)
             .spawn()
             .context("starting bongsu")?;
-        Processor::watched(child)
+        Processor::watched(child, self.folder.path())
     }
 
-    /// All parts say so. A status of 200 alone is not enough: it may come before the stages have been heard of.
+    /// Stage 1 is: it reads from then on, whether the others are ready or not.
     fn await_ready(&self, processor: &mut Processor) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             let answer = self.readiness().unwrap_or_default();
-            let stages = ["stage1: ready", "stage2: ready"];
-            if answer.starts_with("HTTP/1.1 200") && stages.iter().all(|stage| answer.contains(stage)) {
+            if answer.contains("stage1: ready") {
                 return Ok(());
             }
             processor.check_alive()?;
@@ -179,10 +179,11 @@ struct Processor {
 }
 
 impl Processor {
-    fn watched(mut child: Child) -> anyhow::Result<Processor> {
+    fn watched(mut child: Child, folder: &Path) -> anyhow::Result<Processor> {
         // Reads until the benchmark closes its end of the pipe, which the kernel does at any kind of death.
         let watchdog = Command::new("sh")
-            .args(["-c", r#"read -r _; kill -9 "$1""#, "watchdog", &child.id().to_string()])
+            .args(["-c", r#"read -r _; kill -9 "$1"; rm -rf "$2""#, "watchdog", &child.id().to_string()])
+            .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -101,7 +101,7 @@ impl Report {
         }
         println!(
             "\nCPU: user and system time of the measured process, from /proc/PID/stat, without the warm-up. That ends with the first \
-             record\nof a consumer, and when bongsu's /readyz says that both stages are ready. Medians; RSS is the greatest peak."
+             record\nof a consumer, and when bongsu's /readyz says that stage 1 is ready. Medians; RSS is the greatest peak."
         );
         Ok(())
     }
