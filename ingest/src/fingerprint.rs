@@ -20,6 +20,10 @@ const VERSION: &str = "v1";
 /// Frames that count where a stack trace has none of one's own code.
 const MAX_FOREIGN_FRAMES: usize = 5;
 
+/// Of a stack trace or a message, this much counts: more than [`stack::MAX_FRAMES`] frames have, and little enough to be masked
+/// and parsed for every report.
+const MAX_ANALYSED_BYTES: usize = 64 * 1024;
+
 /// What an exception is, whatever report it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Analysis {
@@ -33,7 +37,7 @@ pub struct Analysis {
 
 /// Analyses one report.
 pub fn analyse(exception_type: &str, message: Option<&str>, stacktrace: Option<&str>) -> Analysis {
-    let stack = Stack::parse(stacktrace.unwrap_or_default());
+    let stack = Stack::parse(beginning(stacktrace.unwrap_or_default()));
     // Log appenders give the root cause's type beside the whole chain's trace: the trace knows better.
     let mut types: Vec<Cow<'_, str>> = stack.types.iter().map(|name| stack::normalise(name)).collect();
     if types.is_empty() {
@@ -46,7 +50,7 @@ pub fn analyse(exception_type: &str, message: Option<&str>, stacktrace: Option<&
         let foreign = stack.frames.iter().take(MAX_FOREIGN_FRAMES);
         distinct_in_order(foreign.map(|frame| stack::normalise(&frame.function)))
     } else {
-        vec![Cow::Owned(mask::mask(message.unwrap_or_default()))]
+        vec![Cow::Owned(mask::mask(beginning(message.unwrap_or_default())))]
     };
     let parts = [VERSION, if stack.frames.is_empty() { "message" } else { "frames" }];
     let types_and_identity = types.iter().map(Cow::as_ref).chain(["|"]).chain(identity.iter().map(Cow::as_ref));
@@ -60,7 +64,16 @@ pub fn analyse(exception_type: &str, message: Option<&str>, stacktrace: Option<&
 
 /// The type that a stack trace begins with.
 pub(crate) fn outer_type(stacktrace: &str) -> Option<&str> {
-    Stack::parse(stacktrace).types.first().copied()
+    Stack::parse(beginning(stacktrace)).types.first().copied()
+}
+
+/// What is analysed of a long text: whole lines, so that no half of a frame counts as one.
+fn beginning(text: &str) -> &str {
+    if text.len() <= MAX_ANALYSED_BYTES {
+        return text;
+    }
+    let text = &text[..text.floor_char_boundary(MAX_ANALYSED_BYTES)];
+    text.rfind('\n').map_or(text, |end| &text[..end])
 }
 
 /// Causes repeat the frames of what they caused, and proxies repeat methods: each counts once.

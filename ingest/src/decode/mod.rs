@@ -8,6 +8,7 @@
 //! Invariant D1: `events` = accepted + `filtered` + the sum of `rejects[].events`; nothing disappears uncounted.
 //! Invariant D2: a rejected event leaves no row; the other events of its record are not affected.
 //! Invariant D3: what a record becomes depends on the record and the configuration only, never on the clock.
+//! Invariant D4: no text in a column is longer than [`MAX_TEXT_BYTES`]; what was cut is counted.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use rows::MAX_TEXT_BYTES;
 use rows::Rows;
 
 /// Larger values are refused with [`Reason::TooLarge`].
@@ -67,6 +69,8 @@ pub struct Outcome {
     pub rows: u32,
     /// Events that no wanted table takes.
     pub filtered: u32,
+    /// Texts in those rows that were cut to [`MAX_TEXT_BYTES`].
+    pub cut: u32,
     /// The latest event time of what was accepted, or filtered where it is known.
     pub max_event_time_ms: Option<i64>,
     /// Events that cannot be used. Empty, and not allocated, in the common case.
@@ -125,7 +129,9 @@ impl Decoder {
             events.outcome.events += reject.events;
             events.outcome.rejects.push(reject);
         }
-        events.outcome
+        let mut outcome = events.outcome;
+        self.each_table(|rows| outcome.cut += rows.take_cut());
+        outcome
     }
 
     /// The rows since the last call: one batch for each table that has any, with exactly the wanted columns.

@@ -12,6 +12,10 @@ use arrow::{
 };
 use bongsu_schemas::tables::{Column, ColumnType, schema_of};
 
+/// Longer texts are cut in columns. Group keys and least values travel in the records of partials, windows and alerts, which Kafka
+/// limits: a dozen such texts, each six times as long where JSON has to escape all of it, stay below one megabyte.
+pub const MAX_TEXT_BYTES: usize = 8 * 1024;
+
 /// A value on its way into a column, borrowed from the record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value<'a> {
@@ -35,6 +39,8 @@ pub(crate) struct Rows {
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
     len: usize,
+    /// Texts that were cut since [`Rows::take_cut`].
+    cut: u32,
 }
 
 enum ColumnBuilder {
@@ -52,6 +58,7 @@ impl Rows {
             schema: schema_of(columns),
             columns: columns.iter().map(ColumnBuilder::new).collect(),
             len: 0,
+            cut: 0,
         }
     }
 
@@ -66,9 +73,21 @@ impl Rows {
     /// Appends one row: `value` is asked once for each column, by its index.
     pub(crate) fn push<'a>(&mut self, mut value: impl FnMut(usize) -> Value<'a>) {
         for (index, column) in self.columns.iter_mut().enumerate() {
-            column.push(value(index));
+            let mut value = value(index);
+            if let Value::Text(text) = &mut value
+                && text.len() > MAX_TEXT_BYTES
+            {
+                *text = &text[..text.floor_char_boundary(MAX_TEXT_BYTES)];
+                self.cut += 1;
+            }
+            column.push(value);
         }
         self.len += 1;
+    }
+
+    /// How many texts were cut since the last call.
+    pub(crate) fn take_cut(&mut self) -> u32 {
+        std::mem::take(&mut self.cut)
     }
 
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {

@@ -15,6 +15,8 @@ use prost::Message;
 use super::*;
 use crate::config::{FieldType, Signal};
 
+mod long_texts;
+
 const NOW_MS: i64 = 1_795_420_557_000;
 
 fn wanted(table: Table, names: &[&str]) -> Wanted {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::LazyLock};
 use regex::Regex;
 
 /// More frames than these of one trace add nothing but time.
-const MAX_FRAMES: usize = 300;
+pub(super) const MAX_FRAMES: usize = 300;
 
 /// A parsed stack trace.
 #[derive(Debug, Default, PartialEq, Eq)]
