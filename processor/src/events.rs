@@ -27,16 +27,35 @@ impl Emit for FlowFailed<'_> {
 }
 
 /// Partitions came or went.
-pub(crate) struct Rebalanced<'a> {
+pub(crate) struct PartitionsRebalanced<'a> {
     pub(crate) flow: &'static str,
     pub(crate) rebalanced: &'a crate::kafka::consumer::Rebalanced,
 }
 
-impl Emit for Rebalanced<'_> {
+impl Emit for PartitionsRebalanced<'_> {
     fn emit(self) {
         counter!("bongsu_rebalances_total", "flow" => self.flow).increment(1);
         let (assigned, revoked) = (self.rebalanced.assigned.len(), self.rebalanced.revoked.len());
         info!(flow = self.flow, assigned, revoked, "partitions rebalanced");
+    }
+}
+
+/// The number of partitions of a source topic became known, or changed.
+pub(crate) struct SourceSeen<'a> {
+    pub(crate) topic: &'a str,
+    /// None if there is no such topic.
+    pub(crate) partitions: i32,
+}
+
+impl Emit for SourceSeen<'_> {
+    fn emit(self) {
+        let Self { topic, partitions } = self;
+        gauge!("bongsu_source_partitions", "topic" => topic.to_owned()).set(f64::from(partitions));
+        if partitions == 0 {
+            warn!(topic, "there is no such source topic; it is read once it exists");
+        } else {
+            info!(topic, partitions, "source topic found");
+        }
     }
 }
 

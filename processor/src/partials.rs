@@ -64,10 +64,24 @@ pub fn split_rows(view: &ViewPlan, rows: &RecordBatch, partitions: i32) -> anyho
     for (partition, rows_here) in rows_of.iter().enumerate() {
         for chunk in rows_here.chunks(rows_per_record) {
             let chunk = compact(&take_record_batch(rows, &UInt32Array::from(chunk.to_vec()))?)?;
-            records.push(PartialRecord { partition: partition as i32, value: encode_rows(&chunk)? });
+            push_records(partition as i32, &chunk, &mut records)?;
         }
     }
     Ok(records)
+}
+
+/// Rows differ in size, so that a record may still be too large: then each half is a record of its own.
+fn push_records(partition: i32, rows: &RecordBatch, records: &mut Vec<PartialRecord>) -> anyhow::Result<()> {
+    let value = encode_rows(rows)?;
+    if value.len() > MAX_RECORD_BYTES && rows.num_rows() > 1 {
+        let half = rows.num_rows() / 2;
+        for (from, count) in [(0, half), (half, rows.num_rows() - half)] {
+            push_records(partition, &compact(&rows.slice(from, count))?, records)?;
+        }
+        return Ok(());
+    }
+    records.push(PartialRecord { partition, value });
+    Ok(())
 }
 
 fn partition_of_rows(view: &ViewPlan, rows: &RecordBatch, partitions: i32) -> anyhow::Result<Vec<i32>> {
@@ -123,20 +137,20 @@ pub struct Marker {
     pub marks: Vec<MarkerEntry>,
 }
 
-/// One source partition: topic, partition, watermark (epoch milliseconds), whether it is idle.
+/// One source partition: topic, partition, watermark (epoch milliseconds), how long it has been idle (milliseconds).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MarkerEntry(pub String, pub i32, pub Option<i64>, pub bool);
+pub struct MarkerEntry(pub String, pub i32, pub Option<i64>, pub Option<i64>);
 
 impl Marker {
     /// Adds a partition.
     pub fn push(&mut self, (topic, partition): SourcePartition, mark: Mark) {
-        self.marks.push(MarkerEntry(topic, partition, mark.watermark_ms, mark.idle));
+        self.marks.push(MarkerEntry(topic, partition, mark.watermark_ms, mark.idle_for_ms));
     }
 
     /// The partitions and their marks.
     pub fn marks(&self) -> impl Iterator<Item = (SourcePartition, Mark)> {
-        self.marks.iter().map(|MarkerEntry(topic, partition, watermark_ms, idle)| {
-            ((topic.clone(), *partition), Mark { watermark_ms: *watermark_ms, idle: *idle })
+        self.marks.iter().map(|MarkerEntry(topic, partition, watermark_ms, idle_for_ms)| {
+            ((topic.clone(), *partition), Mark { watermark_ms: *watermark_ms, idle_for_ms: *idle_for_ms })
         })
     }
 
@@ -150,3 +164,6 @@ impl Marker {
         serde_json::from_slice(value).context("the record is no marker")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,11 +8,12 @@
 //! Three flows, each on a thread of its own, since librdkafka's transactional calls block. A flow that fails is torn down and started
 //! again from what it had committed, after a pause that grows; nothing else remembers anything.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use bongsu_ingest::decode::Wanted;
 use bongsu_schemas::health::Health;
 use bongsu_schemas::topics::Topics;
@@ -36,6 +37,13 @@ pub(crate) struct Pipeline {
     /// Columns that some view reads, by table.
     pub(crate) wanted: Wanted,
     pub(crate) identity: Identity,
+}
+
+impl Pipeline {
+    /// Whether a topic is among the configured sources.
+    pub(crate) fn is_source(&self, topic: &str) -> bool {
+        self.config.sources.iter().any(|source| source.topic == topic)
+    }
 }
 
 /// Runs until `shutdown`; then each flow commits what it has and ends. An error is one that no restart would mend.
@@ -64,11 +72,12 @@ pub async fn run(config: Config, health: Health, shutdown: CancellationToken) ->
         thread::Builder::new().name(format!("bongsu-{name}")).spawn(supervised).context("cannot start a thread")
     };
     let threads = flows.into_iter().map(spawn).collect::<anyhow::Result<Vec<_>>>()?;
-    let joined = tokio::task::spawn_blocking(move || {
-        let panicked = threads.into_iter().map(thread::JoinHandle::join).filter(Result::is_err).count();
-        if panicked > 0 { bail!("{panicked} flows of the processor panicked, which is a bug") } else { Ok(()) }
-    });
-    joined.await.context("the processor's threads cannot be joined")?
+    let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
+    ensure!(
+        joined.await.context("cannot wait for the processor's threads")?,
+        "a thread of the processor panicked, which is a bug"
+    );
+    Ok(())
 }
 
 /// A flow runs until shutdown (`Ok`) or its first error.
@@ -81,7 +90,9 @@ fn supervise(name: &'static str, flow: Flow, pipeline: &Pipeline, health: &Healt
     while !shutdown.is_cancelled() {
         health.not_ready(name, "starting");
         let started = Instant::now();
-        if let Err(error) = flow(pipeline, health, shutdown) {
+        // A panic is a bug of ours; it must not leave a process that looks healthy and does nothing.
+        let outcome = catch_unwind(AssertUnwindSafe(|| flow(pipeline, health, shutdown)));
+        if let Err(error) = outcome.unwrap_or_else(|_| Err(anyhow!("the flow panicked, which is a bug"))) {
             FlowFailed { flow: name, error: &error }.emit();
             health.not_ready(name, format!("{error:#}"));
             pause = if started.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };

@@ -6,7 +6,8 @@
 //! - M1: the merged watermark is the minimum over the partitions that are not idle; a partition never heard of holds it at minus
 //!   infinity.
 //! - M2: a partition's watermark never falls, whatever a restarted worker says.
-//! - M3: when all partitions are idle the watermark is the greatest of theirs, which move on at the speed of the clock.
+//! - M3: when all partitions are idle the watermark is the greatest of theirs, each as many milliseconds further as the partition has
+//!   been idle; what a partition's last event was, stage 2 remembers even if the worker has forgotten.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +17,10 @@ pub type SourcePartition = (String, i32);
 /// How far a source partition is, as stage 1 saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// No event earlier than this is expected; none before the first event.
+    /// No event earlier than this is expected; none if the worker has seen no event yet.
     pub watermark_ms: Option<i64>,
-    /// Whether the partition is at its end and has been silent.
-    pub idle: bool,
+    /// How long the partition has been silent at its end; none while it is active.
+    pub idle_for_ms: Option<i64>,
 }
 
 /// Event time of one source partition, in stage 1.
@@ -36,8 +37,12 @@ impl PartitionClock {
         PartitionClock { max_event_time_ms: None, last_record_at_ms: now_ms, idle_since_ms: None }
     }
 
-    /// A record came; `event_time_ms` is the latest of its events, none if all were rejected.
+    /// A record came; `event_time_ms` is the latest of its events. A record without any event that could be used says nothing of
+    /// event time and does not make the partition active: a topic of nothing but garbage must not hold all others back.
     pub fn on_record(&mut self, event_time_ms: Option<i64>, now_ms: i64) {
+        if event_time_ms.is_none() {
+            return;
+        }
         self.max_event_time_ms = self.max_event_time_ms.max(event_time_ms);
         self.last_record_at_ms = now_ms;
         self.idle_since_ms = None;
@@ -53,12 +58,16 @@ impl PartitionClock {
         self.idle_since_ms.get_or_insert(now_ms);
     }
 
+    /// Whether it is idle.
+    pub fn is_idle(&self) -> bool {
+        self.idle_since_ms.is_some()
+    }
+
     /// What to tell stage 2.
     pub fn mark(&self, max_disorder_ms: i64, now_ms: i64) -> Mark {
-        let idle_for_ms = self.idle_since_ms.map_or(0, |since_ms| now_ms - since_ms);
         Mark {
-            watermark_ms: self.max_event_time_ms.map(|time_ms| time_ms - max_disorder_ms + idle_for_ms),
-            idle: self.idle_since_ms.is_some(),
+            watermark_ms: self.max_event_time_ms.map(|time_ms| time_ms - max_disorder_ms),
+            idle_for_ms: self.idle_since_ms.map(|since_ms| now_ms - since_ms),
         }
     }
 }
@@ -74,10 +83,10 @@ pub struct Watermarks {
 /// What stage 2 remembers of a source partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PartitionWatermark {
-    /// The greatest watermark while it was active.
+    /// The greatest watermark of its events.
     pub active_ms: Option<i64>,
-    /// Its watermark while it is idle; none while it is active.
-    pub idle_ms: Option<Option<i64>>,
+    /// How long it has been idle; none while it is active.
+    pub idle_for_ms: Option<i64>,
 }
 
 impl Watermarks {
@@ -90,27 +99,28 @@ impl Watermarks {
     /// A marker says how far a partition is.
     pub fn advance(&mut self, partition: SourcePartition, mark: Mark) {
         let known = self.partitions.entry(partition).or_default();
-        if mark.idle {
-            known.idle_ms = Some(mark.watermark_ms);
-        } else {
-            known.idle_ms = None;
-            known.active_ms = known.active_ms.max(mark.watermark_ms);
-        }
+        known.active_ms = known.active_ms.max(mark.watermark_ms);
+        known.idle_for_ms = mark.idle_for_ms;
+    }
+
+    /// Lets go of topics that are not sources any more; they would hold the watermark back for ever.
+    pub fn retain_topics(&mut self, is_source: impl Fn(&str) -> bool) {
+        self.partition_counts.retain(|topic, _| is_source(topic));
+        self.partitions.retain(|(topic, _), _| is_source(topic));
     }
 
     /// The watermark over all partitions (M1, M3); none while some partition holds it back entirely.
     pub fn merged_ms(&self) -> Option<i64> {
-        let expected: i32 = self.partition_counts.values().sum();
-        if expected == 0 || (self.partitions.len() as i64) < i64::from(expected) {
-            return None;
+        let mut partitions = Vec::new();
+        for (topic, count) in &self.partition_counts {
+            for number in 0..*count {
+                partitions.push(self.partitions.get(&(topic.clone(), number))?);
+            }
         }
-        let mut active = self.partitions.values().filter(|partition| partition.idle_ms.is_none()).peekable();
+        let mut active = partitions.iter().filter(|partition| partition.idle_for_ms.is_none()).peekable();
         if active.peek().is_none() {
-            return self
-                .partitions
-                .values()
-                .filter_map(|partition| partition.idle_ms.flatten().max(partition.active_ms))
-                .max();
+            let moved_on = |partition: &&PartitionWatermark| Some(partition.active_ms? + partition.idle_for_ms?);
+            return partitions.iter().copied().filter_map(|partition| moved_on(&partition)).max();
         }
         // `None` is less than any time, so a partition without one holds all back.
         active.map(|partition| partition.active_ms).min().flatten()
@@ -137,14 +147,21 @@ mod tests {
     use super::*;
 
     fn active(watermark_ms: i64) -> Mark {
-        Mark { watermark_ms: Some(watermark_ms), idle: false }
+        Mark { watermark_ms: Some(watermark_ms), idle_for_ms: None }
+    }
+
+    fn idle(watermark_ms: Option<i64>, idle_for_ms: i64) -> Mark {
+        Mark { watermark_ms, idle_for_ms: Some(idle_for_ms) }
+    }
+
+    fn partition(number: i32) -> SourcePartition {
+        ("t".to_owned(), number)
     }
 
     /// Guarantees: M1, M2 and M3.
     #[test]
     fn the_slowest_active_partition_decides() {
         let mut watermarks = Watermarks::default();
-        let partition = |number| ("t".to_owned(), number);
         assert_eq!(watermarks.merged_ms(), None, "nothing is known");
         watermarks.know_topic("t", 2);
         watermarks.advance(partition(0), active(100));
@@ -153,31 +170,56 @@ mod tests {
         assert_eq!(watermarks.merged_ms(), Some(50));
         watermarks.advance(partition(1), active(20));
         assert_eq!(watermarks.merged_ms(), Some(50), "a worker that restarted has forgotten");
-        watermarks.advance(partition(1), Mark { watermark_ms: Some(60), idle: true });
+        watermarks.advance(partition(1), idle(Some(60), 5));
         assert_eq!(watermarks.merged_ms(), Some(100), "an idle partition holds nothing back");
-        watermarks.advance(partition(0), Mark { watermark_ms: Some(170), idle: true });
+        watermarks.advance(partition(0), idle(Some(110), 60));
         assert_eq!(watermarks.merged_ms(), Some(170), "all idle: the clock");
         watermarks.advance(partition(1), active(90));
         assert_eq!(watermarks.merged_ms(), Some(90));
         watermarks.know_topic("t", 3);
         assert_eq!(watermarks.merged_ms(), None, "a new partition");
-        watermarks.advance(partition(2), Mark { watermark_ms: None, idle: true });
+        watermarks.advance(partition(2), idle(None, 1));
         assert_eq!(watermarks.merged_ms(), Some(90), "an empty partition is idle");
     }
 
+    /// Scenario: a worker restarts on partitions that are at their end, and has seen no event itself.
+    /// Guarantees: M3; the last windows close all the same.
     #[test]
-    fn an_idle_partition_moves_on_with_the_clock_until_a_record_comes() {
+    fn a_restarted_worker_lets_time_go_on() {
+        let mut watermarks = Watermarks::default();
+        watermarks.know_topic("t", 1);
+        watermarks.advance(partition(0), active(1_000));
+        watermarks.advance(partition(0), idle(None, 500));
+        assert_eq!(watermarks.merged_ms(), Some(1_500));
+    }
+
+    /// Scenario: more marks of one topic than another topic lacks; and a topic that is not a source any more.
+    /// Guarantees: M1, by topic.
+    #[test]
+    fn each_topic_counts_for_itself() {
+        let mut watermarks = Watermarks::default();
+        watermarks.know_topic("u", 2);
+        watermarks.advance(partition(0), active(100));
+        watermarks.advance(partition(1), active(100));
+        assert_eq!(watermarks.merged_ms(), None, "nothing was heard of u");
+        watermarks.know_topic("t", 2);
+        watermarks.retain_topics(|topic| topic == "t");
+        assert_eq!(watermarks.merged_ms(), Some(100));
+    }
+
+    #[test]
+    fn a_partition_is_idle_until_an_event_comes() {
         let mut clock = PartitionClock::new(0);
-        assert_eq!(clock.mark(5, 0), Mark { watermark_ms: None, idle: false });
+        assert_eq!(clock.mark(5, 0), Mark { watermark_ms: None, idle_for_ms: None });
         clock.on_record(Some(1_000), 10);
         clock.on_record(Some(900), 20);
-        clock.on_record(None, 30);
         assert_eq!(clock.mark(5, 30), active(995));
-        assert!(!clock.is_silent(39, 10));
-        assert!(clock.is_silent(40, 10));
+        assert!(!clock.is_silent(29, 10));
+        clock.on_record(None, 30);
+        assert!(clock.is_silent(30, 10), "a record of nothing but rejects");
         clock.set_idle(40);
         clock.set_idle(45);
-        assert_eq!(clock.mark(5, 100), Mark { watermark_ms: Some(1_055), idle: true });
+        assert_eq!(clock.mark(5, 100), idle(Some(995), 60));
         clock.on_record(Some(1_010), 110);
         assert_eq!(clock.mark(5, 110), active(1_005));
     }

@@ -6,6 +6,7 @@
     reason = "helpers of tests, too, stop at the first surprise and say why"
 )]
 
+mod accounting;
 mod captured;
 mod demo;
 mod exactly_once;

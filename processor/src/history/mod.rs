@@ -20,7 +20,8 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::kafka::consumer::{GroupConsumer, Polled};
+use crate::events::{Emit, PartitionsRebalanced};
+use crate::kafka::consumer::{GroupConsumer, Polled, Probe};
 use crate::pipeline::Pipeline;
 use chains::Chains;
 use files::Files;
@@ -42,9 +43,13 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     let flush = pipeline.config.history.flush.duration();
     let (mut flushed_at, mut cleaned_at) = (Instant::now(), None::<Instant>);
     health.ready("history");
+    let mut probe = Probe::new("history", &topic);
     loop {
+        probe.look(&consumer, health);
         let stopping = shutdown.is_cancelled();
-        if let Polled::Record(record) = consumer.poll(Duration::from_millis(100))? {
+        let polled = consumer.poll(Duration::from_millis(100))?;
+        rebalanced(&consumer, &mut chains, &mut next_offsets);
+        if let Polled::Record(record) = polled {
             next_offsets.insert(record.partition(), record.offset() + 1);
             let value = record.payload().context("a window record has no value")?;
             let window: WindowRecord = serde_json::from_slice(value).with_context(|| {
@@ -53,9 +58,6 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
             if files.has_view(&window.view) {
                 chains.push(record.partition(), record.offset(), window);
             }
-        }
-        if rebalanced(&consumer, &mut chains, &mut next_offsets) {
-            continue;
         }
         if stopping || flushed_at.elapsed() >= flush || chains.buffered_rows() >= MAX_BUFFERED_ROWS {
             chains.flush(&files)?;
@@ -72,14 +74,14 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     }
 }
 
-/// Lets go of what is not written of partitions that were revoked: their next owner reads it again.
-fn rebalanced(consumer: &GroupConsumer, chains: &mut Chains, next_offsets: &mut BTreeMap<i32, i64>) -> bool {
-    let rebalanced = consumer.rebalanced();
+/// Lets go of what is not written of partitions that came or went: their next owner reads it again.
+fn rebalanced(consumer: &GroupConsumer, chains: &mut Chains, next_offsets: &mut BTreeMap<i32, i64>) {
+    let Some(rebalanced) = consumer.rebalanced() else { return };
+    PartitionsRebalanced { flow: "history", rebalanced: &rebalanced }.emit();
     for (_, partition) in rebalanced.revoked.iter().chain(&rebalanced.assigned) {
         chains.forget(*partition);
         next_offsets.remove(partition);
     }
-    !rebalanced.revoked.is_empty()
 }
 
 fn commit(consumer: &GroupConsumer, topic: &str, next_offsets: &BTreeMap<i32, i64>) -> anyhow::Result<()> {

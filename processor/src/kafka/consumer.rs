@@ -4,19 +4,26 @@
 //! be a second flow of control.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use bongsu_schemas::health::Health;
 use bongsu_schemas::kafka::Kafka;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::{REQUEST_TIMEOUT, client_config};
 use crate::watermark::SourcePartition;
+
+/// How long a question on the side may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a [`Probe`] asks.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// Partitions that came and went since the last look.
 #[derive(Debug, Default)]
@@ -25,14 +32,12 @@ pub(crate) struct Rebalanced {
     pub(crate) revoked: BTreeSet<SourcePartition>,
 }
 
-impl Rebalanced {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.assigned.is_empty() && self.revoked.is_empty()
-    }
-}
-
 #[derive(Debug, Default)]
-pub(crate) struct RebalanceNotes(Mutex<Rebalanced>);
+pub(crate) struct RebalanceNotes {
+    notes: Mutex<Rebalanced>,
+    /// Whether there are any; so that a look after each record costs nothing.
+    any: AtomicBool,
+}
 
 impl ClientContext for RebalanceNotes {}
 
@@ -41,7 +46,8 @@ impl ConsumerContext for RebalanceNotes {
         let partitions = |list: &TopicPartitionList| -> Vec<SourcePartition> {
             list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
         };
-        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any.store(true, Ordering::Relaxed);
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         match rebalance {
             Rebalance::Assign(list) => notes.assigned.extend(partitions(list)),
             Rebalance::Revoke(list) => {
@@ -115,9 +121,15 @@ impl GroupConsumer {
         }
     }
 
-    /// What rebalances did since the last call.
-    pub(crate) fn rebalanced(&self) -> Rebalanced {
-        std::mem::take(&mut *self.consumer.context().0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What rebalances did since the last call; none, usually. To be asked after every poll, before its record is looked at: the record
+    /// may be the first of a partition that this very poll brought.
+    pub(crate) fn rebalanced(&self) -> Option<Rebalanced> {
+        let context = self.consumer.context();
+        // Callbacks run inside `poll`, on this thread: no ordering is needed.
+        if !context.any.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        Some(std::mem::take(&mut *context.notes.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     pub(crate) fn inner(&self) -> &BaseConsumer<RebalanceNotes> {
@@ -132,15 +144,41 @@ impl GroupConsumer {
     }
 
     /// First and next offset of a partition that a reader of committed records can see.
-    pub(crate) fn ends(&self, (topic, partition): &SourcePartition) -> Option<(i64, i64)> {
-        self.consumer.fetch_watermarks(topic, *partition, Duration::from_secs(1)).ok()
+    pub(crate) fn ends(&self, (topic, partition): &SourcePartition) -> KafkaResult<(i64, i64)> {
+        self.consumer.fetch_watermarks(topic, *partition, PROBE_TIMEOUT)
     }
 
-    /// Number of partitions of a topic; none if it does not exist or no broker answers.
-    pub(crate) fn partition_count(&self, topic: &str) -> Option<i32> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).ok()?;
-        let topic = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none())?;
-        i32::try_from(topic.partitions().len()).ok().filter(|count| *count > 0)
+    /// Number of partitions of a topic; none if it does not exist. An error if no broker answers.
+    pub(crate) fn partition_count(&self, topic: &str) -> KafkaResult<Option<i32>> {
+        let metadata = self.consumer.fetch_metadata(Some(topic), PROBE_TIMEOUT)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        Ok(found.and_then(|found| i32::try_from(found.partitions().len()).ok()).filter(|count| *count > 0))
+    }
+}
+
+/// Tells `/readyz` whether brokers answer, for a flow that has nothing to do and would not notice.
+pub(crate) struct Probe {
+    part: &'static str,
+    topic: String,
+    at: Instant,
+}
+
+impl Probe {
+    /// Probes for `part` by asking for the metadata of `topic`.
+    pub(crate) fn new(part: &'static str, topic: &str) -> Probe {
+        Probe { part, topic: topic.to_owned(), at: Instant::now() }
+    }
+
+    /// To be called all the time; asks now and then.
+    pub(crate) fn look(&mut self, consumer: &GroupConsumer, health: &Health) {
+        if self.at.elapsed() < PROBE_EVERY {
+            return;
+        }
+        match consumer.partition_count(&self.topic) {
+            Ok(_) => health.ready(self.part),
+            Err(error) => health.not_ready(self.part, format!("no broker answers: {error}")),
+        }
+        self.at = Instant::now();
     }
 }
 

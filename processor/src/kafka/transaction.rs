@@ -88,21 +88,19 @@ impl Transactions {
     }
 
     fn write(&self, records: &[Outgoing]) -> anyhow::Result<()> {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
         for record in records {
-            self.enqueue(record, deadline)?;
+            self.enqueue(record)?;
         }
         // `flush`, and the flush inside `commit_transaction`, wait in slices of 100 ms; an empty queue makes both return at once.
+        let mut progress = Progress::new(self.producer.in_flight_count());
         while self.producer.in_flight_count() > 0 {
-            if Instant::now() > deadline {
-                bail!("the brokers did not take the records of a transaction within {REQUEST_TIMEOUT:?}");
-            }
             self.producer.poll(Duration::from_millis(1));
+            progress.check(self.producer.in_flight_count())?;
         }
         Ok(())
     }
 
-    fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> anyhow::Result<()> {
+    fn enqueue(&self, outgoing: &Outgoing) -> anyhow::Result<()> {
         let mut record = BaseRecord::<[u8], [u8]>::to(&outgoing.topic);
         if let Some(partition) = outgoing.partition {
             record = record.partition(partition);
@@ -120,18 +118,39 @@ impl Transactions {
             };
             record = record.headers(outgoing.headers.iter().fold(headers, insert));
         }
+        let mut progress = Progress::new(self.producer.in_flight_count());
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 // Backpressure: the stage does not read on until the brokers have taken this.
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
                     self.producer.poll(Duration::from_millis(1));
+                    progress.check(self.producer.in_flight_count())?;
                 }
                 Err((error, _)) => return Err(error).with_context(|| format!("cannot write to `{}`", outgoing.topic)),
             }
         }
+    }
+}
+
+/// Patience with the brokers: it ends only when they take nothing at all, however much there is to take.
+struct Progress {
+    in_flight: i32,
+    since: Instant,
+}
+
+impl Progress {
+    fn new(in_flight: i32) -> Progress {
+        Progress { in_flight, since: Instant::now() }
+    }
+
+    fn check(&mut self, in_flight: i32) -> anyhow::Result<()> {
+        if in_flight < self.in_flight {
+            *self = Progress::new(in_flight);
+        } else if self.since.elapsed() > REQUEST_TIMEOUT {
+            bail!("the brokers took none of a transaction's records for {REQUEST_TIMEOUT:?}");
+        }
+        Ok(())
     }
 }

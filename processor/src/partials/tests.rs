@@ -158,8 +158,8 @@ fn what_is_no_batch_of_the_view_is_an_error() {
 #[test]
 fn markers_survive_the_topic() {
     let mut marker = Marker { topics: [("orders".to_owned(), 3)].into(), marks: Vec::new() };
-    marker.push(("orders".to_owned(), 0), Mark { watermark_ms: Some(-5), idle: false });
-    marker.push(("orders".to_owned(), 2), Mark { watermark_ms: None, idle: true });
+    marker.push(("orders".to_owned(), 0), Mark { watermark_ms: Some(-5), idle_for_ms: None });
+    marker.push(("orders".to_owned(), 2), Mark { watermark_ms: None, idle_for_ms: Some(0) });
     let read = Marker::decode(&marker.encode().unwrap()).unwrap();
     assert_eq!(read, marker);
     assert_eq!(read.marks().count(), 2);

@@ -16,6 +16,7 @@ use rdkafka::consumer::Consumer;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Emit, EpochAggregated};
+use crate::kafka::consumer::Probe;
 use crate::kafka::transaction::{Outgoing, Transactions, header};
 use crate::partials::{
     HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, split_rows,
@@ -30,12 +31,14 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     let mut source = Source::open(pipeline)?;
     let partitions = source.partitions_of_partials(&pipeline.topics.partials())?;
     health.ready("stage1");
+    let mut probe = Probe::new("stage1", &pipeline.topics.partials());
     while !shutdown.is_cancelled() {
-        let Some(epoch) = source.gather(shutdown)? else { continue };
+        probe.look(source.consumer(), health);
+        let Some(mut epoch) = source.gather(shutdown)? else { continue };
         let started = Instant::now();
         let (mut outgoing, partial_rows) = partial_records(pipeline, &epoch, partitions)?;
         outgoing.extend(markers(pipeline, &epoch.marker, partitions)?);
-        outgoing.extend(epoch.dead_letters.iter().cloned());
+        outgoing.append(&mut epoch.dead_letters);
         let group = source.consumer().inner().group_metadata().context("the consumer is not in its group")?;
         transactions.commit(&outgoing, &epoch.next_offsets()?, &group)?;
         let transaction_secs = started.elapsed().as_secs_f64();

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use arrow::array::RecordBatch;
+use bongsu_ingest::config::{Format, Source as SourceConfig};
 use bongsu_ingest::dead_letter::DeadLetter;
 use bongsu_ingest::decode::{Decoder, Outcome};
 use bongsu_ingest::record::RawRecord;
@@ -14,8 +15,8 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{DeadLettered, Emit, Rebalanced};
-use crate::kafka::consumer::{GroupConsumer, Polled};
+use crate::events::{DeadLettered, Emit, PartitionsRebalanced, SourceSeen};
+use crate::kafka::consumer::{GroupConsumer, Polled, Rebalanced};
 use crate::kafka::transaction::Outgoing;
 use crate::partials::Marker;
 use crate::pipeline::Pipeline;
@@ -40,8 +41,7 @@ pub(crate) struct Epoch {
     pub(crate) dead_letters: Vec<Outgoing>,
     pub(crate) marker: Marker,
     pub(crate) counts: Counts,
-    /// First and next offset of each partition that was read.
-    offsets: BTreeMap<SourcePartition, (i64, i64)>,
+    next_offsets: BTreeMap<SourcePartition, i64>,
 }
 
 /// in = accepted + filtered + rejected.
@@ -57,7 +57,7 @@ impl Epoch {
     /// What Kafka commits: one more than the last offset read.
     pub(crate) fn next_offsets(&self) -> anyhow::Result<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
-        for ((topic, partition), (_, next_offset)) in &self.offsets {
+        for ((topic, partition), next_offset) in &self.next_offsets {
             list.add_partition_offset(topic, *partition, Offset::Offset(*next_offset))?;
         }
         Ok(list)
@@ -71,17 +71,37 @@ pub(crate) struct Source<'a> {
     /// One for each configured source, in that order.
     topics: Vec<TopicSource>,
     topics_refreshed: Option<Instant>,
-    idle_step_at: Instant,
+    idle_asked_at: Instant,
+    idle_moved_at: Instant,
 }
 
 /// One source topic.
 struct TopicSource {
     topic: String,
     decoder: Decoder,
-    /// Partitions that the topic has, as far as brokers have told.
-    partition_count: Option<i32>,
+    /// Only some formats do; to ask librdkafka for them costs something for each record.
+    reads_headers: bool,
+    size: TopicSize,
     /// The partitions that are ours.
     partitions: BTreeMap<i32, PartitionState>,
+}
+
+/// How many partitions a topic has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TopicSize {
+    /// No broker has answered yet.
+    Unknown,
+    /// So many; none if there is no such topic.
+    Known(i32),
+}
+
+impl TopicSize {
+    fn partitions(self) -> Option<i32> {
+        match self {
+            TopicSize::Unknown => None,
+            TopicSize::Known(count) => Some(count),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -114,12 +134,20 @@ impl<'a> Source<'a> {
         let group = config.kafka.group_of("stage1");
         let consumer = GroupConsumer::subscribe(&config.kafka, &group, &pipeline.identity.name, &names)?;
         let max_future_ms = config.time.max_future.millis();
-        let topic = |source: &bongsu_ingest::config::Source| -> anyhow::Result<TopicSource> {
+        let topic = |source: &SourceConfig| -> anyhow::Result<TopicSource> {
             let decoder = Decoder::new(source, &pipeline.wanted, max_future_ms).map_err(|problem| anyhow!(problem))?;
-            Ok(TopicSource { topic: source.topic.clone(), decoder, partition_count: None, partitions: BTreeMap::new() })
+            let reads_headers = source.format == Format::Cloudevents;
+            Ok(TopicSource {
+                topic: source.topic.clone(),
+                decoder,
+                reads_headers,
+                size: TopicSize::Unknown,
+                partitions: BTreeMap::new(),
+            })
         };
         let topics = config.sources.iter().map(topic).collect::<anyhow::Result<_>>()?;
-        Ok(Source { pipeline, consumer, topics, topics_refreshed: None, idle_step_at: Instant::now() })
+        let now = Instant::now();
+        Ok(Source { pipeline, consumer, topics, topics_refreshed: None, idle_asked_at: now, idle_moved_at: now })
     }
 
     pub(crate) fn consumer(&self) -> &GroupConsumer {
@@ -128,55 +156,60 @@ impl<'a> Source<'a> {
 
     /// How many partitions the partials topic has.
     pub(crate) fn partitions_of_partials(&self, topic: &str) -> anyhow::Result<i32> {
-        let count = self.consumer.partition_count(topic);
-        count.with_context(|| {
-            format!("the topic `{topic}` is not there or no broker answers; `bongsu topics --create` makes it")
-        })
+        let count = self.consumer.partition_count(topic).with_context(|| format!("cannot ask for `{topic}`"))?;
+        count.with_context(|| format!("there is no topic `{topic}`; `bongsu topics --create` makes it"))
     }
 
     /// Reads until the epoch is full or has waited long enough. None if there is nothing to commit, or if partitions were revoked
     /// meanwhile: what was read of all partitions is then read again.
     pub(crate) fn gather(&mut self, shutdown: &CancellationToken) -> anyhow::Result<Option<Epoch>> {
         let mut epoch = Epoch::default();
-        self.fill(&mut epoch, shutdown)?;
+        let spoilt = self.fill(&mut epoch, shutdown)?;
         for topic in &mut self.topics {
             epoch.rows.extend(topic.decoder.finish()?);
         }
-        let spoilt = self.rebalance()?;
-        for topic in &mut self.topics {
-            for (number, partition) in &mut topic.partitions {
-                if let Some((first_offset, next_offset)) = partition.epoch.take() {
-                    epoch.offsets.insert((topic.topic.clone(), *number), (first_offset, next_offset));
-                }
-            }
-        }
         if spoilt {
-            for (partition, (first_offset, _)) in &epoch.offsets {
-                self.consumer.seek(partition, *first_offset)?;
-            }
+            self.read_again()?;
             return Ok(None);
         }
         self.find_idle();
         self.refresh_topics();
-        if epoch.offsets.is_empty() && !self.idle_moves() {
+        for topic in &mut self.topics {
+            for (number, partition) in &mut topic.partitions {
+                if let Some((_, next_offset)) = partition.epoch.take() {
+                    epoch.next_offsets.insert((topic.topic.clone(), *number), next_offset);
+                }
+            }
+        }
+        if epoch.next_offsets.is_empty() && !self.idle_moves() {
             return Ok(None);
         }
         epoch.marker = self.marker();
         Ok(Some(epoch))
     }
 
-    fn fill(&mut self, epoch: &mut Epoch, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    /// True if the epoch must not be committed, for it holds records of a partition that is somebody else's now.
+    fn fill(&mut self, epoch: &mut Epoch, shutdown: &CancellationToken) -> anyhow::Result<bool> {
         let dead_letter_topic = self.pipeline.topics.dead_letter();
         let deadline = Instant::now() + MAX_WAIT;
         // Good enough for idleness, which is a matter of seconds; a clock reading for each record is not free.
         let now_ms = now_ms();
         let (mut rows, mut bytes, mut records, mut at) = (0, 0, 0_u32, 0);
-        let mut left = MAX_WAIT;
         while rows < MAX_ROWS && bytes < MAX_BYTES && !shutdown.is_cancelled() {
-            let polled = self.consumer.poll(left)?;
-            // Nor for each record while they stream in.
-            if records.is_multiple_of(CLOCK_EVERY) || !matches!(polled, Polled::Record(_)) {
-                left = deadline.saturating_duration_since(Instant::now());
+            let mut polled = self.consumer.poll(Duration::ZERO)?;
+            let waits = matches!(polled, Polled::Nothing);
+            if waits || records.is_multiple_of(CLOCK_EVERY) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if waits && !left.is_zero() {
+                    polled = self.consumer.poll(left)?;
+                }
+                // The record that is in hand is still taken.
+                bytes = if left.is_zero() { MAX_BYTES } else { bytes };
+            }
+            if let Some(rebalanced) = self.consumer.rebalanced()
+                && rebalance(&mut self.topics, &rebalanced)?
+            {
+                return Ok(true);
             }
             match polled {
                 Polled::Record(record) => {
@@ -187,11 +220,11 @@ impl<'a> Source<'a> {
                         let known = self.topics.iter().position(|topic| topic.topic == record.topic());
                         at = known.context("a record of a topic that was not subscribed")?;
                     }
-                    let topic = &mut self.topics[at];
-                    let outcome = decode(&mut topic.decoder, &record, &dead_letter_topic, epoch);
+                    let TopicSource { decoder, reads_headers, partitions, .. } = &mut self.topics[at];
+                    // A record that was fetched before its partition was revoked is somebody else's now.
+                    let Some(partition) = partitions.get_mut(&record.partition()) else { continue };
+                    let outcome = decode(decoder, *reads_headers, &record, &dead_letter_topic, epoch);
                     rows += outcome.rows as usize;
-                    let partition =
-                        topic.partitions.entry(record.partition()).or_insert_with(|| PartitionState::new(now_ms));
                     partition.on_record(record.offset(), outcome.max_event_time_ms, now_ms);
                 }
                 Polled::End(number) => {
@@ -200,49 +233,40 @@ impl<'a> Source<'a> {
                 }
                 Polled::Nothing => {}
             }
-            if left.is_zero() {
-                break;
+        }
+        Ok(false)
+    }
+
+    /// Goes back to where the epoch began, in the partitions that are still ours. Their clocks forget what they saw: a marker ahead
+    /// of the records would make those late.
+    fn read_again(&mut self) -> anyhow::Result<()> {
+        for topic in &mut self.topics {
+            for (number, partition) in &mut topic.partitions {
+                if let Some((first_offset, _)) = partition.epoch {
+                    self.consumer.seek(&(topic.topic.clone(), *number), first_offset)?;
+                    *partition = PartitionState::new(now_ms());
+                }
             }
         }
         Ok(())
     }
 
-    /// Takes note of rebalances. True if the epoch must not be committed, for it holds records of a partition that is somebody
-    /// else's now; the partitions that stay must be read again from where the epoch began.
-    fn rebalance(&mut self) -> anyhow::Result<bool> {
-        let rebalanced = self.consumer.rebalanced();
-        if rebalanced.is_empty() {
-            return Ok(false);
-        }
-        Rebalanced { flow: "stage1", rebalanced: &rebalanced }.emit();
-        let now_ms = now_ms();
-        let mut spoilt = false;
-        for topic in &mut self.topics {
-            let ours = |(name, _): &&SourcePartition| *name == topic.topic;
-            for (_, number) in rebalanced.revoked.iter().filter(ours) {
-                let revoked = topic.partitions.remove(number);
-                spoilt |= revoked.is_some_and(|partition| partition.epoch.is_some());
-            }
-            for (_, number) in rebalanced.assigned.iter().filter(ours) {
-                topic.partitions.entry(*number).or_insert_with(|| PartitionState::new(now_ms));
-            }
-        }
-        Ok(spoilt)
-    }
-
     fn find_idle(&mut self) {
         let (now_ms, idle_timeout_ms) = (now_ms(), self.pipeline.config.time.idle_timeout.millis());
+        if self.idle_asked_at.elapsed() < IDLE_STEP {
+            return;
+        }
+        self.idle_asked_at = Instant::now();
         for topic in &mut self.topics {
             for (number, state) in &mut topic.partitions {
                 if !state.clock.is_silent(now_ms, idle_timeout_ms) {
                     continue;
                 }
-                // A broker that does not answer proves nothing. Control records of transactions lie behind the last record, so that
-                // the end itself may never be reached by records alone.
-                let at_end = self.consumer.ends(&(topic.topic.clone(), *number)).is_some_and(|(first, next)| {
-                    first == next || state.end_seen || state.next_offset.is_some_and(|offset| offset >= next)
-                });
-                if at_end {
+                // A broker that does not answer proves nothing.
+                let Ok((first, next)) = self.consumer.ends(&(topic.topic.clone(), *number)) else { return };
+                // Control records of transactions lie behind the last record, so that the end itself may never be reached by
+                // records alone.
+                if first == next || state.end_seen || state.next_offset.is_some_and(|offset| offset >= next) {
                     state.clock.set_idle(now_ms);
                 }
             }
@@ -253,27 +277,37 @@ impl<'a> Source<'a> {
         if self.topics_refreshed.is_some_and(|at| at.elapsed() < TOPICS_REFRESH) {
             return;
         }
-        self.topics_refreshed = Some(Instant::now());
         for topic in &mut self.topics {
-            topic.partition_count = self.consumer.partition_count(&topic.topic).or(topic.partition_count);
+            // A broker that does not answer leaves what is known, and the next epoch asks again.
+            let Ok(count) = self.consumer.partition_count(&topic.topic) else { return };
+            let count = TopicSize::Known(count.unwrap_or(0));
+            if count != topic.size {
+                SourceSeen { topic: &topic.topic, partitions: count.partitions().unwrap_or(0) }.emit();
+                topic.size = count;
+            }
         }
+        self.topics_refreshed = Some(Instant::now());
     }
 
     fn idle_moves(&mut self) -> bool {
         let mut partitions = self.topics.iter().flat_map(|topic| topic.partitions.values());
-        let any_idle = partitions.any(|partition| partition.clock.mark(0, 0).idle);
-        if !any_idle || self.idle_step_at.elapsed() < IDLE_STEP {
+        if !partitions.any(|partition| partition.clock.is_idle()) || self.idle_moved_at.elapsed() < IDLE_STEP {
             return false;
         }
-        self.idle_step_at = Instant::now();
+        self.idle_moved_at = Instant::now();
         true
     }
 
+    /// How far our partitions are; nothing before the size of every source topic is known, since a topic that stage 2 has not heard of
+    /// would not hold the watermark back.
     fn marker(&self) -> Marker {
         let (now_ms, max_disorder_ms) = (now_ms(), self.pipeline.config.time.max_disorder.millis());
         let mut marker = Marker::default();
+        if self.topics.iter().any(|topic| topic.size == TopicSize::Unknown) {
+            return marker;
+        }
         for topic in &self.topics {
-            if let Some(count) = topic.partition_count {
+            if let Some(count) = topic.size.partitions().filter(|count| *count > 0) {
                 marker.topics.insert(topic.topic.clone(), count);
             }
             for (number, partition) in &topic.partitions {
@@ -284,15 +318,40 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Takes note of a rebalance. True if it took a partition of which the current epoch has records.
+fn rebalance(topics: &mut [TopicSource], rebalanced: &Rebalanced) -> anyhow::Result<bool> {
+    PartitionsRebalanced { flow: "stage1", rebalanced }.emit();
+    if !rebalanced.assigned.is_disjoint(&rebalanced.revoked) {
+        // Which of its records were read before and which after cannot be told any more.
+        bail!("a partition left and came back at once");
+    }
+    let now_ms = now_ms();
+    let mut spoilt = false;
+    for topic in topics {
+        let ours = |(name, _): &&SourcePartition| *name == topic.topic;
+        for (_, number) in rebalanced.revoked.iter().filter(ours) {
+            let revoked = topic.partitions.remove(number);
+            spoilt |= revoked.is_some_and(|partition| partition.epoch.is_some());
+        }
+        for (_, number) in rebalanced.assigned.iter().filter(ours) {
+            topic.partitions.entry(*number).or_insert_with(|| PartitionState::new(now_ms));
+        }
+    }
+    Ok(spoilt)
+}
+
 fn now_ms() -> i64 {
     Utc::now().timestamp_millis()
 }
 
-fn decode(decoder: &mut Decoder, record: &BorrowedMessage<'_>, dead_letter_topic: &str, epoch: &mut Epoch) -> Outcome {
-    let headers: Vec<(&str, Option<&[u8]>)> = record
-        .headers()
-        .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect())
-        .unwrap_or_default();
+fn decode(
+    decoder: &mut Decoder,
+    reads_headers: bool,
+    record: &BorrowedMessage<'_>,
+    dead_letter_topic: &str,
+    epoch: &mut Epoch,
+) -> Outcome {
+    let headers = if reads_headers { headers_of(record) } else { Vec::new() };
     let raw = RawRecord {
         topic: record.topic(),
         partition: record.partition(),
@@ -312,7 +371,8 @@ fn decode(decoder: &mut Decoder, record: &BorrowedMessage<'_>, dead_letter_topic
     }
     // One dead letter for a record, however many of its events are wrong: it holds the whole record.
     if let Some(reject) = outcome.rejects.first() {
-        let letter = DeadLetter::new(&raw, reject);
+        let headers = headers_of(record);
+        let letter = DeadLetter::new(&RawRecord { headers: &headers, ..raw }, reject);
         epoch.dead_letters.push(Outgoing {
             topic: dead_letter_topic.to_owned(),
             partition: None,
@@ -326,4 +386,9 @@ fn decode(decoder: &mut Decoder, record: &BorrowedMessage<'_>, dead_letter_topic
         });
     }
     outcome
+}
+
+fn headers_of<'a>(record: &'a BorrowedMessage<'_>) -> Vec<(&'a str, Option<&'a [u8]>)> {
+    let headers = record.headers().into_iter().flat_map(|headers| headers.iter());
+    headers.map(|header| (header.key, header.value)).collect()
 }

@@ -21,8 +21,8 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Emit, Rebalanced, WindowsCommitted};
-use crate::kafka::consumer::{GroupConsumer, Polled};
+use crate::events::{Emit, PartitionsRebalanced, WindowsCommitted};
+use crate::kafka::consumer::{GroupConsumer, Polled, Probe};
 use crate::kafka::transaction::Transactions;
 use crate::pipeline::Pipeline;
 use partition::Partition;
@@ -30,6 +30,8 @@ use partition::Partition;
 /// Bounds of an epoch: whichever comes first ends it. They bound memory and the delay of a result.
 const MAX_RECORDS: usize = 2_000;
 const MAX_WAIT: Duration = Duration::from_millis(100);
+/// So many records of output are enough for one transaction.
+const MAX_OUTPUTS: usize = 20_000;
 /// Progress without any output is committed this often, so that a restart has little to read again.
 const QUIET_COMMIT: Duration = Duration::from_secs(1);
 
@@ -40,10 +42,13 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     let transactions = Transactions::open(kafka, &format!("{group}.{}", pipeline.identity.name))?;
     let topic = pipeline.topics.partials();
     let consumer = GroupConsumer::subscribe(kafka, &group, &pipeline.identity.name, &[topic.as_str()])?;
+    restore::check_partition_counts(pipeline, &consumer)?;
     let mut partitions = BTreeMap::new();
     let mut committed_at = Instant::now();
     health.ready("stage2");
+    let mut probe = Probe::new("stage2", &topic);
     while !shutdown.is_cancelled() {
+        probe.look(&consumer, health);
         gather(pipeline, &consumer, &mut partitions, shutdown)?;
         let has_output = partitions.values().any(|partition: &Partition<'_>| partition.has_output());
         if has_output || committed_at.elapsed() >= QUIET_COMMIT {
@@ -62,11 +67,10 @@ fn gather<'a>(
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + MAX_WAIT;
     let mut records = 0;
-    while records < MAX_RECORDS && !shutdown.is_cancelled() {
+    while records < MAX_RECORDS && outputs(partitions) < MAX_OUTPUTS && !shutdown.is_cancelled() {
         let left = deadline.saturating_duration_since(Instant::now());
         let polled = consumer.poll(left)?;
-        // Before the record is looked at: it may be the first of a partition that this very poll brought.
-        rebalance(pipeline, consumer, partitions)?;
+        rebalance(pipeline, consumer, partitions, shutdown)?;
         if let Polled::Record(record) = &polled {
             records += 1;
             take(record, partitions)?;
@@ -76,6 +80,10 @@ fn gather<'a>(
         }
     }
     Ok(())
+}
+
+fn outputs(partitions: &BTreeMap<i32, Partition<'_>>) -> usize {
+    partitions.values().map(Partition::outputs).sum()
 }
 
 fn take(record: &BorrowedMessage<'_>, partitions: &mut BTreeMap<i32, Partition<'_>>) -> anyhow::Result<()> {
@@ -91,17 +99,15 @@ fn rebalance<'a>(
     pipeline: &'a Pipeline,
     consumer: &GroupConsumer,
     partitions: &mut BTreeMap<i32, Partition<'a>>,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let rebalanced = consumer.rebalanced();
-    if rebalanced.is_empty() {
-        return Ok(());
-    }
-    Rebalanced { flow: "stage2", rebalanced: &rebalanced }.emit();
+    let Some(rebalanced) = consumer.rebalanced() else { return Ok(()) };
+    PartitionsRebalanced { flow: "stage2", rebalanced: &rebalanced }.emit();
     for (_, partition) in &rebalanced.revoked {
         partitions.remove(partition);
     }
     for (_, partition) in &rebalanced.assigned {
-        partitions.insert(*partition, restore::partition(pipeline, consumer, *partition)?);
+        partitions.insert(*partition, restore::partition(pipeline, consumer, *partition, shutdown)?);
     }
     Ok(())
 }
@@ -124,7 +130,7 @@ fn commit(
         let mut element = offsets.add_partition(&topic, *number);
         element.set_offset(Offset::Offset(progress.low_water_offset))?;
         element.set_metadata(offsets::encode(&progress)?);
-        let output = partition.take_output(progress);
+        let output = partition.take_output(progress)?;
         windows += output.windows;
         alerts += output.alerts;
         outgoing.extend(output.records);

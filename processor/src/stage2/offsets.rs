@@ -1,7 +1,7 @@
 //! [`Progress`] as the metadata of a committed offset, which brokers limit to 4 KB.
 //!
 //! JSON: `{"v":1,"to":processed_to,"closed":closed_ms,"topics":{"t":[mark, ...]}}` with one mark for each partition of the topic,
-//! `[active_ms]`, `[active_ms, idle_ms]` while idle, or null for one not heard of. Where that is too long, the marks are left out
+//! `[active_ms]`, `[active_ms, idle_for_ms]` while idle, or null for one not heard of. Where that is too long, the marks are left out
 //! and closing waits for each partition's next marker.
 
 use std::collections::BTreeMap;
@@ -48,9 +48,9 @@ fn metadata(progress: &Progress, with_marks: bool) -> Metadata {
     let marks = |topic: &str, count: i32| {
         let mark = |partition| {
             let mark = progress.watermarks.partition(&(topic.to_owned(), partition))?;
-            Some(match mark.idle_ms {
+            Some(match mark.idle_for_ms {
                 None => vec![mark.active_ms],
-                Some(idle_ms) => vec![mark.active_ms, idle_ms],
+                idle_for_ms => vec![mark.active_ms, idle_for_ms],
             })
         };
         if with_marks { Marks::Known((0..count).map(mark).collect()) } else { Marks::LeftOut(count) }
@@ -80,8 +80,10 @@ pub(crate) fn decode(low_water_offset: i64, metadata: &str) -> anyhow::Result<Pr
         watermarks.know_topic(&topic, i32::try_from(marks.len()).unwrap_or(i32::MAX));
         for (partition, mark) in (0..).zip(marks) {
             if let Some(mark) = mark {
-                let watermark =
-                    PartitionWatermark { active_ms: mark.first().copied().flatten(), idle_ms: mark.get(1).copied() };
+                let watermark = PartitionWatermark {
+                    active_ms: mark.first().copied().flatten(),
+                    idle_for_ms: mark.get(1).copied().flatten(),
+                };
                 watermarks.restore((topic.clone(), partition), watermark);
             }
         }
@@ -98,12 +100,12 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_committed_is_restored(
-            marks in prop::collection::vec((0..5i32, any::<Option<i32>>(), any::<bool>()), 0..30), to in 0i64..1000, closed in any::<i32>(),
+            marks in prop::collection::vec((0..5i32, any::<Option<i32>>(), any::<Option<u16>>()), 0..30), to in 0i64..1000, closed in any::<i32>(),
         ) {
             let mut watermarks = Watermarks::default();
             watermarks.know_topic("orders", 5);
-            for (partition, watermark_ms, idle) in marks {
-                watermarks.advance(("orders".to_owned(), partition), Mark { watermark_ms: watermark_ms.map(i64::from), idle });
+            for (partition, watermark_ms, idle_for_ms) in marks {
+                watermarks.advance(("orders".to_owned(), partition), Mark { watermark_ms: watermark_ms.map(i64::from), idle_for_ms: idle_for_ms.map(i64::from) });
             }
             let progress = Progress { low_water_offset: 7, processed_to: to, closed_ms: i64::from(closed), watermarks };
             prop_assert_eq!(decode(7, &encode(&progress).unwrap()).unwrap(), progress);
@@ -115,8 +117,10 @@ mod tests {
         let mut watermarks = Watermarks::default();
         watermarks.know_topic("t", 1_000);
         for partition in 0..1_000 {
-            watermarks
-                .advance(("t".to_owned(), partition), Mark { watermark_ms: Some(1_700_000_000_000), idle: false });
+            watermarks.advance(
+                ("t".to_owned(), partition),
+                Mark { watermark_ms: Some(1_700_000_000_000), idle_for_ms: None },
+            );
         }
         let progress = Progress { low_water_offset: 0, processed_to: 1, closed_ms: 2, watermarks };
         let text = encode(&progress).unwrap();

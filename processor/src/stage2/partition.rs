@@ -178,6 +178,11 @@ impl<'a> Partition<'a> {
         !self.output.records.is_empty() || !self.output.states.is_empty()
     }
 
+    /// Records that wait for the transaction.
+    pub(crate) fn outputs(&self) -> usize {
+        self.output.records.len() + self.output.states.len()
+    }
+
     /// Whether there is progress to commit.
     pub(crate) fn has_moved(&self, progress: &Progress) -> bool {
         progress.processed_to > self.committed.processed_to
@@ -189,16 +194,16 @@ impl<'a> Partition<'a> {
     }
 
     /// Hands the output over to the transaction that commits `progress`.
-    pub(crate) fn take_output(&mut self, progress: Progress) -> Output {
+    pub(crate) fn take_output(&mut self, progress: Progress) -> anyhow::Result<Output> {
         self.committed = progress;
         let mut output = std::mem::take(&mut self.output);
         let topic = self.pipeline.topics.rule_states();
         for (key, record) in std::mem::take(&mut output.states) {
-            let value = record.and_then(|record| serde_json::to_vec(&record).ok());
+            let value = record.map(|record| serde_json::to_vec(&record)).transpose()?;
             let (partition, key) = (Some(self.number), Some(key.into_bytes()));
             output.records.push(Outgoing { topic: topic.clone(), partition, key, value, headers: Vec::new() });
         }
-        output
+        Ok(output)
     }
 
     pub(crate) fn open_panes(&self) -> usize {

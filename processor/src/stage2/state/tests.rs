@@ -17,7 +17,7 @@ enum Record {
 }
 
 fn marker(partition: i32, watermark_ms: i64) -> Record {
-    let marks = vec![MarkerEntry("t".to_owned(), partition, Some(watermark_ms), false)];
+    let marks = vec![MarkerEntry("t".to_owned(), partition, Some(watermark_ms), None)];
     Record::Marker(Marker { topics: [("t".to_owned(), PARTITIONS)].into(), marks })
 }
 
