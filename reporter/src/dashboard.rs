@@ -92,6 +92,7 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route("/", file("text/html; charset=utf-8", include_str!("dashboard/page.html")))
         .route("/page.css", file("text/css; charset=utf-8", include_str!("dashboard/page.css")))
+        .route("/icon.svg", file("image/svg+xml", include_str!("dashboard/icon.svg")))
         .route("/page.js", file("text/javascript; charset=utf-8", include_str!("dashboard/page.js")))
         .route("/api/stream", get(stream))
         .route("/api/alerts", get(async |State(shared): State<Shared>| Json(shared.board().alerts())))

@@ -7,9 +7,14 @@ const MAX_WINDOWS = 2000;
 const alerts = new Map();
 const incidents = new Map();
 const windows = new Map();
+// Whether the reader has chosen a view, or looks for something in one: then no alert changes it under their eyes.
+let isChosen = false;
 const byId = (id) => document.getElementById(id);
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
-const number = new Intl.NumberFormat(undefined, { maximumFractionDigits: 3 });
+const whole = new Intl.NumberFormat();
+const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
+const large = new Intl.NumberFormat(undefined, { notation: "compact", maximumSignificantDigits: 4 });
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -17,10 +22,31 @@ function element(tag, className, text) {
   if (text !== undefined) made.textContent = text;
   return made;
 }
-function shown(value) {
+function shown(value, isBytes) {
   if (value === null || value === undefined) return "–";
-  if (typeof value === "number") return number.format(value);
+  if (typeof value === "number") return isBytes ? bytes(value) : digits(value);
   return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+function digits(value) {
+  if (Math.abs(value) >= 1e6) return large.format(value);
+  return Number.isInteger(value) || Math.abs(value) >= 1e4 ? whole.format(Math.round(value)) : short.format(value);
+}
+function bytes(value) {
+  const unit = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log2(Math.abs(value) || 1) / 10)));
+  return `${short.format(value / 1024 ** unit)} ${UNITS[unit]}`;
+}
+// A record has no units: the names of OpenTelemetry's metrics and of columns tell what counts bytes.
+function countsBytes(column, metric) {
+  if (/(^|_)bytes$/.test(column)) return true;
+  const isSize = /(memory|filesystem|heap)/.test(metric) && !/(utilization|fault|inodes|objects|duration|count)/.test(metric);
+  return isSize && ["value", "peak", "least", "low", "limit"].includes(column);
+}
+// Exact numbers stay within reach of the pointer.
+function cell(tag, column, value, metric) {
+  const made = element(tag, "number", shown(value, countsBytes(column, String(metric ?? ""))));
+  if (typeof value === "number") made.title = String(value);
+  else if (value !== null && value !== undefined) made.title = made.textContent;
+  return made;
 }
 function time(text) {
   const at = new Date(text);
@@ -33,16 +59,25 @@ function since(text) {
 }
 function fires(severity) {
   const count = Math.min(5, Math.max(1, severity || 1));
-  const made = element("span", "fires", "🔥".repeat(count));
-  made.setAttribute("role", "img");
-  made.setAttribute("aria-label", `severity ${count} of 5`);
+  return sign("🔥".repeat(count), `severity ${count} of 5`);
+}
+function over() {
+  return sign("✅", "over");
+}
+// A picture for the eye, its meaning for screen readers and for the pointer.
+function sign(picture, meaning) {
+  const made = element("span", "fires");
+  const seen = element("span", "", picture);
+  seen.setAttribute("aria-hidden", "true");
+  made.append(seen, element("span", "unseen", meaning));
+  made.title = meaning;
   return made;
 }
-function values(pairs) {
+function values(pairs, metric) {
   const list = element("dl");
   for (const [name, value] of pairs) {
     const pair = element("div");
-    pair.append(element("dt", "", name), element("dd", "", shown(value)));
+    pair.append(element("dt", "", name), cell("dd", name.replace("$", ""), value, metric));
     list.append(pair);
   }
   return list;
@@ -52,14 +87,14 @@ function alertCard(alert) {
   const firing = alert.status === "firing";
   const card = element("li", firing ? "firing" : "over");
   const head = element("div", "head");
-  head.append(firing ? fires(alert.severity) : element("span", "fires", "✅"));
+  head.append(firing ? fires(alert.severity) : over());
   head.append(element("span", "service", alert.service ?? "no service"), element("span", "rule", alert.rule));
   card.append(head, element("p", "summary", alert.summary));
   const keys = Object.entries(alert.key).filter(([name]) => name !== "service");
   if (keys.length) card.append(element("p", "keys", keys.map(([name, value]) => `${name} ${shown(value)}`).join(" · ")));
   card.append(element("p", "times", firing ? `since ${time(alert.window_start)} (${since(alert.window_start)})` : `resolved ${time(alert.window_end)}`));
   const limits = Object.entries(alert.params).map(([name, value]) => [`$${name}`, value]);
-  card.append(values([...Object.entries(alert.values), ...limits]));
+  card.append(values([...Object.entries(alert.values), ...limits], alert.key.name));
   return card;
 }
 function incidentCard(incident) {
@@ -67,12 +102,16 @@ function incidentCard(incident) {
   const card = element("li", open ? "firing" : "over");
   card.id = `incident-${incident.incident_id}`;
   const head = element("div", "head");
-  head.append(open ? fires(incident.severity) : element("span", "fires", "✅"), element("span", "service", incident.services.join(", ") || "no service"));
+  head.append(open ? fires(incident.severity) : over(), element("span", "service", incident.services.join(", ") || "no service"));
   card.append(head, element("p", "summary", incident.title));
   const times = open ? `since ${time(incident.opened_at)} (${since(incident.opened_at)})` : `${time(incident.opened_at)} to ${time(incident.resolved_at)}`;
   card.append(element("p", "times", times));
   const story = element("ol");
-  for (const entry of incident.timeline.slice(-6)) story.append(element("li", "", `${time(entry.at)} ${entry.text}`));
+  for (const entry of incident.timeline.slice(-6)) {
+    const line = element("li");
+    line.append(element("time", "", time(entry.at)), entry.text);
+    story.append(line);
+  }
   card.append(story);
   return card;
 }
@@ -83,6 +122,12 @@ function cards(list, records, isLive, at, make) {
   return live.length;
 }
 
+// What fires, else what fired last: that is what somebody who opens the page wants to see.
+function viewOfLatestAlert(views) {
+  const rank = (alert) => `${alert.status === "firing" ? 1 : 0}${alert.fired_at}`;
+  const known = [...alerts.values()].filter((alert) => views.includes(alert.evidence.view));
+  return known.sort((a, b) => rank(b).localeCompare(rank(a)))[0]?.evidence.view;
+}
 function drawWindows() {
   const views = [...new Set([...windows.values()].map((window) => window.view))].sort();
   const select = byId("view");
@@ -91,13 +136,15 @@ function drawWindows() {
     select.replaceChildren(...views.map((view) => new Option(view, view)));
     if (views.includes(before)) select.value = before;
   }
+  if (!isChosen) select.value = viewOfLatestAlert(views) ?? select.value;
   const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = (window) => {
     const text = JSON.stringify(window.key).toLowerCase();
     return window.view === select.value && words.every((word) => text.includes(word));
   };
   const rows = [...windows.values()].filter(fits).sort((a, b) => b.window_end.localeCompare(a.window_end));
-  const keyNames = [...new Set(rows.flatMap((window) => Object.keys(window.key)))];
+  const found = new Set(rows.flatMap((window) => Object.keys(window.key)));
+  const keyNames = [...found].sort((a, b) => (b === "service") - (a === "service"));
   const valueNames = [...new Set(rows.flatMap((window) => Object.keys(window.values)))];
   const head = element("tr");
   head.append(element("th", "", "window end"), ...keyNames.map((name) => element("th", "", name)), ...valueNames.map((name) => element("th", "number", name)));
@@ -105,7 +152,7 @@ function drawWindows() {
   byId("window-rows").replaceChildren(...rows.slice(0, MAX_ROWS).map((window) => {
     const row = element("tr");
     row.append(element("td", "", time(window.window_end)), ...keyNames.map((name) => element("td", "", shown(window.key[name]))));
-    row.append(...valueNames.map((name) => element("td", "number", shown(window.values[name]))));
+    row.append(...valueNames.map((name) => cell("td", name, window.values[name], window.key.name)));
     return row;
   }));
   byId("window-count").textContent = windows.size;
@@ -156,6 +203,7 @@ stream.addEventListener("error", () => {
   connection("lost", "connection lost, trying again");
   if (stream.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
 });
-byId("view").addEventListener("change", drawSoon);
-byId("find").addEventListener("input", drawSoon);
+for (const [id, event] of [["view", "change"], ["find", "input"]]) {
+  byId(id).addEventListener(event, () => { isChosen = true; drawSoon(); });
+}
 setInterval(drawSoon, 30000);

@@ -57,7 +57,7 @@ async fn health() {
 #[tokio::test]
 async fn the_page_is_locked_down() {
     let address = serve(Shared::new(Health::default(), CancellationToken::new())).await;
-    for path in ["/", "/page.css", "/page.js"] {
+    for path in ["/", "/page.css", "/page.js", "/icon.svg"] {
         let text = get_text(address, path).await;
         assert!(text.starts_with("HTTP/1.1 200") && text.contains("script-src 'self'"), "{path}");
     }
