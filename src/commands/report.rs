@@ -5,11 +5,14 @@ use bongsu_reporter::weekly;
 use super::load_config;
 use crate::cli::{Format, Report};
 use crate::failure::Failure;
-use crate::output::{print, print_as, table};
+use crate::output::{complain_line, print, print_as, table};
 
 pub(super) async fn run(options: Report) -> Result<(), Failure> {
     let config = load_config(&options.config.path)?.reporter();
     let report = weekly::report(&config, options.week, options.service.as_deref()).await?;
+    if report.services.iter().all(|service| service.groups.is_empty()) {
+        complain_line(&format!("history at {} has no exceptions of {}", config.history.url, options.week));
+    }
     if let Some(folder) = &options.out {
         let files = weekly::write_files(&config, &report, folder)?;
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
