@@ -8,6 +8,8 @@
 //! The plans are kept with an empty leaf; each run puts its batches in the leaf's place, so that a run is always over bounded
 //! input and DataFusion's metrics of one run go with it.
 
+mod nulls;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -32,6 +34,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions, collect};
 use futures::executor::block_on;
 
+use self::nulls::ErrorsToNull;
 use crate::config::View;
 use crate::quantile::{QuantileOfSketch, SketchAggregate};
 use crate::sql::{EVENTS, FIRST_EVENT_TIME, HIDDEN_COLUMNS, PANE, ViewQuery, parse_view};
@@ -225,6 +228,7 @@ fn session() -> SessionContext {
         .with_config(config)
         .with_default_features()
         .with_optimizer_rules(rules.collect())
+        .with_optimizer_rule(Arc::new(ErrorsToNull))
         .with_physical_optimizer_rules(Vec::new())
         .build();
     let session = SessionContext::new_with_state(state);

@@ -1,13 +1,14 @@
 //! From a view's SQL to a query that DataFusion can plan: the window call becomes the column `__pane`, `attributes['k']` the
-//! column `attributes.k`, `quantile(x, q)` a quantile of a shared sketch. Pure; works on the syntax tree only.
+//! column `attributes.k`, `quantile(x, q)` a quantile of a shared sketch, and a divisor of zero null. Pure; works on the syntax
+//! tree only.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bongsu_schemas::tables::EVENT_TIME;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query,
-    Select, SelectItem, SetExpr, Statement, Subscript, TableFactor, Value, VisitMut, visit_expressions_mut,
+    AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
+    ObjectName, Query, Select, SelectItem, SetExpr, Statement, Subscript, TableFactor, Value, VisitMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -66,16 +67,19 @@ pub fn parse_condition(sql: &str) -> Result<(String, BTreeSet<String>), String> 
         return Err(format!("has something after its end: `{rest}`"));
     }
     let mut params = BTreeSet::new();
-    let _ = visit_expressions_mut(&mut expr, |expr| {
+    let flow = visit_expressions(&mut expr, &mut |expr| {
         if let Expr::Value(value) = expr
             && let Value::Placeholder(placeholder) = &value.value
         {
             params.insert(placeholder.trim_start_matches('$').to_owned());
             *expr = Expr::Identifier(Ident::with_quote('"', placeholder.clone()));
         }
-        ControlFlow::<()>::Continue(())
+        null_for_zero_divisor(expr)
     });
-    Ok((expr.to_string(), params))
+    match flow {
+        ControlFlow::Break(problem) => Err(problem),
+        ControlFlow::Continue(()) => Ok((expr.to_string(), params)),
+    }
 }
 
 fn plain(error: &str) -> String {
@@ -193,10 +197,10 @@ fn interval_ms(expr: &Expr) -> Result<i64, String> {
     words.chunks(2).map(part).sum::<Option<i64>>().ok_or_else(bad)
 }
 
-/// Rewrites attributes and quantiles; gives the attributes that were read.
+/// Rewrites attributes, quantiles and divisors; gives the attributes that were read.
 fn rewrite_expressions(select: &mut (impl VisitMut + ?Sized)) -> Result<BTreeSet<String>, String> {
     let mut attributes = BTreeSet::new();
-    let flow = visit_expressions_mut_sized(select, &mut |expr| {
+    let flow = visit_expressions(select, &mut |expr| {
         if let Some(key) = attribute_key(expr) {
             *expr = Expr::Identifier(Ident::with_quote('"', format!("attributes.{key}")));
             attributes.insert(key);
@@ -208,7 +212,7 @@ fn rewrite_expressions(select: &mut (impl VisitMut + ?Sized)) -> Result<BTreeSet
                 Err(problem) => return ControlFlow::Break(problem),
             }
         }
-        ControlFlow::Continue(())
+        null_for_zero_divisor(expr)
     });
     match flow {
         ControlFlow::Break(problem) => Err(problem),
@@ -216,7 +220,7 @@ fn rewrite_expressions(select: &mut (impl VisitMut + ?Sized)) -> Result<BTreeSet
     }
 }
 
-fn visit_expressions_mut_sized<E>(
+fn visit_expressions<E>(
     node: &mut (impl VisitMut + ?Sized),
     visit: &mut impl FnMut(&mut Expr) -> ControlFlow<E>,
 ) -> ControlFlow<E> {
@@ -228,6 +232,25 @@ fn visit_expressions_mut_sized<E>(
         }
     }
     node.visit(&mut Visitor(visit))
+}
+
+/// `x / y` as `x / nullif(+y, 0)`, likewise `%`: a divisor of zero gives null, not an error for the whole batch. The plus has
+/// the planner refuse a text, which `nullif` alone would read as an integer.
+fn null_for_zero_divisor(expr: &mut Expr) -> ControlFlow<String> {
+    if let Expr::BinaryOp { op: BinaryOperator::Divide | BinaryOperator::Modulo, right, .. } = expr
+        && !is_nonzero_number(right)
+    {
+        match parse_expression(&format!("nullif(+{right}, 0)")) {
+            Ok(divisor) => **right = divisor,
+            Err(problem) => return ControlFlow::Break(problem),
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+fn is_nonzero_number(expr: &Expr) -> bool {
+    let Expr::Value(value) = expr else { return false };
+    matches!(&value.value, Value::Number(number, _) if number.parse().is_ok_and(|number: f64| number != 0.0))
 }
 
 fn attribute_key(expr: &Expr) -> Option<String> {
@@ -309,6 +332,35 @@ mod tests {
             let problem = parse_view(sql).unwrap_err();
             assert!(problem.contains(expected), "{sql}: {problem}");
         }
+    }
+
+    #[test]
+    fn divisors_of_zero_become_null() {
+        #[rustfmt::skip]
+        let cases = [
+            ("a / b",                       "a / nullif(+b, 0)"),
+            ("a % b",                       "a % nullif(+b, 0)"),
+            ("a / (b - 1)",                 "a / nullif(+(b - 1), 0)"),
+            ("a / b / c",                   "a / nullif(+b, 0) / nullif(+c, 0)"),
+            ("a / (b / c)",                 "a / nullif(+(b / nullif(+c, 0)), 0)"),
+            ("a / $max > 1",                "a / nullif(+\"$max\", 0) > 1"),
+            ("a / -b",                      "a / nullif(+-b, 0)"),
+            ("a / 100",                     "a / 100"),
+            ("a / 0.5",                     "a / 0.5"),
+            ("a / 0",                       "a / nullif(+0, 0)"),
+            ("a / 0.0",                     "a / nullif(+0.0, 0)"),
+            ("a * b - c",                   "a * b - c"),
+            ("round(a / count(b))",         "round(a / nullif(+count(b), 0))"),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(parse_condition(sql).unwrap().0, expected, "{sql}");
+        }
+        let query = parse_view(
+            "SELECT sum(a / attributes['b']::double) / count(*) AS x FROM events GROUP BY tumble(interval '1 minute')",
+        );
+        let sql = query.unwrap().sql;
+        let expected = "SELECT sum(a / nullif(+\"attributes.b\"::DOUBLE, 0)) / nullif(+count(*), 0) AS x, ";
+        assert!(sql.to_lowercase().starts_with(&expected.to_lowercase()), "{sql}");
     }
 
     #[test]
