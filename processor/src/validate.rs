@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use bongsu_schemas::services::ParamValue;
-use minijinja::Environment;
 
 use crate::config::{Config, Rule};
 use crate::plan::{TableColumns, Tables, ViewPlan};
-use crate::rules::condition::Conditions;
 use crate::rules::engine::CompiledRule;
 
 /// Something that the operator must mend.
@@ -90,25 +88,25 @@ fn compile_rule(
             None => Err(("when", "is missing; a rule needs `when` or `no_data`".to_owned())),
         };
     };
-    if let Some(summary) = &rule.summary {
-        check_summary(rule, summary, &views[view]).map_err(|problem| ("summary", problem))?;
+    let plan = &views[view];
+    let shadowed = |name: &&String| *name == "rule" || columns_of(plan).any(|column| column == *name);
+    if let Some(name) = rule.params.keys().find(shadowed) {
+        let problem =
+            format!("has the parameter `{name}`, which is also what a summary calls `{name}` of `{}`", rule.on);
+        return Err(("params", problem));
     }
-    let conditions = Conditions::new(rule, when, &views[view]).map_err(|error| (error.key, error.problem))?;
-    Ok(Some(CompiledRule { rule: rule.clone(), view, conditions }))
+    let compiled = CompiledRule::new(rule, when, view, plan).map_err(|error| (error.key, error.problem))?;
+    let known = |name: &str| columns_of(plan).chain(["rule", "range"]).any(|known| known == name);
+    match compiled.summary.names().into_iter().find(|name| !known(name) && !rule.params.contains_key(name)) {
+        Some(name) => {
+            Err(("summary", format!("uses `{name}`, which is neither a column of `{}` nor a parameter", rule.on)))
+        }
+        None => Ok(Some(compiled)),
+    }
 }
 
-fn check_summary(rule: &Rule, summary: &str, view: &ViewPlan) -> Result<(), String> {
-    let environment = Environment::new();
-    let template = environment.template_from_str(summary).map_err(|error| format!("is not a template: {error}"))?;
-    let columns = view.keys.iter().chain(&view.values).map(|column| view.result_schema.field(*column).name().as_str());
-    let known: Vec<&str> = columns.chain(rule.params.keys().map(String::as_str)).chain(["rule", "range"]).collect();
-    let mut unknown: Vec<_> =
-        template.undeclared_variables(false).into_iter().filter(|name| !known.contains(&name.as_str())).collect();
-    unknown.sort();
-    match unknown.first() {
-        Some(name) => Err(format!("uses `{name}`, which is neither a column of `{}` nor a parameter", rule.on)),
-        None => Ok(()),
-    }
+fn columns_of(view: &ViewPlan) -> impl Iterator<Item = &str> {
+    view.keys.iter().chain(&view.values).map(|column| view.result_schema.field(*column).name().as_str())
 }
 
 fn wrong_params_of_services(config: &Config) -> Vec<Mistake> {
@@ -143,3 +141,6 @@ fn kind(value: &ParamValue) -> &'static str {
         ParamValue::Text(_) => "text",
     }
 }
+
+#[cfg(test)]
+mod tests;

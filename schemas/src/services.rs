@@ -82,9 +82,9 @@ impl Services {
         service.and_then(owned).or_else(|| owned(FALLBACK))
     }
 
-    /// The parameters that `service` sets for `rule` itself.
-    pub fn params_of(&self, service: Option<&str>, rule: &str) -> Option<&BTreeMap<String, ParamValue>> {
-        let of = |name: &str| self.0.get(name)?.params.get(rule);
-        service.and_then(of).or_else(|| of(FALLBACK))
+    /// The value that `service` sets for a parameter of `rule`; where it sets none, that of `"*"`.
+    pub fn param_of(&self, service: Option<&str>, rule: &str, name: &str) -> Option<&ParamValue> {
+        let set_by = |entry: &str| self.0.get(entry)?.params.get(rule)?.get(name);
+        service.and_then(set_by).or_else(|| set_by(FALLBACK))
     }
 }

@@ -10,8 +10,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bongsu_schemas::services::{ParamValue, Services};
 use bongsu_schemas::tables::event_time_type;
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::{ColumnarValue, not};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::logical_expr::not;
 use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::expressions::{CastExpr, TryCastExpr};
 
 use crate::config::Rule;
 use crate::plan::{ViewPlan, condition_state, readable};
@@ -21,13 +23,14 @@ use crate::sql::parse_condition;
 #[derive(Debug, Clone)]
 pub struct Conditions {
     when: Arc<dyn PhysicalExpr>,
-    clear: Arc<dyn PhysicalExpr>,
+    /// None where the rule gives no `clear`: not `when`.
+    clear: Option<Arc<dyn PhysicalExpr>>,
     /// The view's columns, `window_start`, `window_end`, then `$name` for each parameter.
     schema: SchemaRef,
     params: BTreeMap<String, ParamValue>,
     /// The conditions as written, for evidence.
     pub when_text: String,
-    /// As written, or `NOT (when)`.
+    /// As written, or `(when) IS NOT TRUE`.
     pub clear_text: String,
 }
 
@@ -45,7 +48,7 @@ pub struct ConditionError {
 pub struct Judgement {
     /// `when`, null is false.
     pub met: Vec<bool>,
-    /// `clear`, null is false.
+    /// `clear`, null is false; without one, whether `when` is not met, so that a null `when` ends an alert.
     pub clear: Vec<bool>,
 }
 
@@ -65,24 +68,21 @@ impl Conditions {
         let schema = Arc::new(Schema::new(fields));
 
         let when_expr = compile(when, "when", &schema, &rule.params)?;
-        let clear_expr = match &rule.clear {
-            Some(clear) => compile(clear, "clear", &schema, &rule.params)?,
-            None => compile(&format!("NOT ({when})"), "when", &schema, &rule.params)?,
-        };
+        let clear = rule.clear.as_deref().map(|clear| compile(clear, "clear", &schema, &rule.params));
         Ok(Conditions {
             when: when_expr,
-            clear: clear_expr,
+            clear: clear.transpose()?,
             schema,
             params: rule.params.clone(),
             when_text: when.to_owned(),
-            clear_text: rule.clear.clone().unwrap_or_else(|| format!("NOT ({when})")),
+            clear_text: rule.clear.clone().unwrap_or_else(|| format!("({when}) IS NOT TRUE")),
         })
     }
 
-    /// The parameters that apply to a service: its own, else the rule's.
+    /// The parameters that apply to a service: what it sets itself, else what `"*"` sets, else the rule's.
     pub fn params_of(&self, rule: &str, service: Option<&str>, services: &Services) -> BTreeMap<String, ParamValue> {
-        let own = services.params_of(service, rule);
-        let value = |name: &String, default: &ParamValue| own.and_then(|own| own.get(name)).unwrap_or(default).clone();
+        let value =
+            |name: &str, default: &ParamValue| services.param_of(service, rule, name).unwrap_or(default).clone();
         self.params.iter().map(|(name, default)| (name.clone(), value(name, default))).collect()
     }
 
@@ -102,7 +102,12 @@ impl Conditions {
         }
         columns.extend(self.params.iter().map(|(name, default)| param_column(name, default, params)));
         let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
-        Ok(Judgement { met: truths(&self.when, &batch)?, clear: truths(&self.clear, &batch)? })
+        let met = truths(&self.when, &batch);
+        let clear = match &self.clear {
+            Some(clear) => truths(clear, &batch),
+            None => met.iter().map(|met| !met).collect(),
+        };
+        Ok(Judgement { met, clear })
     }
 }
 
@@ -124,11 +129,20 @@ fn compile(
     // NOT of NOT is the expression itself, but makes the planner insist on a condition.
     let expr =
         state.create_physical_expr(not(not(expr)), &df_schema).map_err(|error| fault(readable(&error.into())))?;
+    let expr = expr.transform_up(try_cast).data().map_err(|error| fault(readable(&error.into())))?;
     match expr.data_type(schema) {
         Ok(DataType::Boolean) => Ok(expr),
         Ok(other) => Err(fault(format!("must be true or false, not {other}"))),
         Err(error) => Err(fault(readable(&error.into()))),
     }
+}
+
+/// As in views, also for the casts that DataFusion adds: a value that cannot be converted is null, not an error.
+fn try_cast(expr: Arc<dyn PhysicalExpr>) -> datafusion::common::Result<Transformed<Arc<dyn PhysicalExpr>>> {
+    Ok(match expr.downcast_ref::<CastExpr>() {
+        Some(cast) => Transformed::yes(Arc::new(TryCastExpr::new(cast.expr().clone(), cast.cast_type().clone()))),
+        None => Transformed::no(expr),
+    })
 }
 
 fn param_column(name: &str, default: &ParamValue, params: &[Arc<BTreeMap<String, ParamValue>>]) -> ArrayRef {
@@ -149,11 +163,18 @@ fn param_column(name: &str, default: &ParamValue, params: &[Arc<BTreeMap<String,
     }
 }
 
-fn truths(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> anyhow::Result<Vec<bool>> {
-    let array = match expr.evaluate(batch)? {
-        ColumnarValue::Array(array) => array,
-        ColumnarValue::Scalar(scalar) => scalar.to_array_of_size(batch.num_rows())?,
+/// Null is false, and so is a row that cannot be judged: no value of an event can fail the rules of a partition.
+fn truths(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Vec<bool> {
+    let evaluate = |batch: &RecordBatch| -> datafusion::common::Result<Vec<bool>> {
+        let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+        let truths = array.as_boolean();
+        Ok((0..truths.len()).map(|row| truths.is_valid(row) && truths.value(row)).collect())
     };
-    let truths = array.as_boolean();
-    Ok((0..truths.len()).map(|row| truths.is_valid(row) && truths.value(row)).collect())
+    evaluate(batch).unwrap_or_else(|_| {
+        let truth = |row| evaluate(&batch.slice(row, 1)).is_ok_and(|truth| truth == [true]);
+        (0..batch.num_rows()).map(truth).collect()
+    })
 }
+
+#[cfg(test)]
+mod tests;

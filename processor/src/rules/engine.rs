@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use bongsu_schemas::alert::{AlertRecord, AlertStatus, Evidence, EvidenceWindow, alert_id};
+use bongsu_schemas::alert::{AlertRecord, AlertStatus, alert_id};
 use bongsu_schemas::key::{GroupKey, key_text};
 use bongsu_schemas::services::{ParamValue, Services};
 use chrono::{DateTime, Utc};
-use minijinja::Environment;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Map;
 
-use super::condition::Conditions;
-use super::series::{Firing, Observation, SeriesState, Transition};
+use super::alert::{AlertParts, Moment, Summary, evidence_windows, resolved_without_rule, service_of};
+use super::condition::{ConditionError, Conditions};
+use super::series::{Observation, SeriesState, Transition};
 use crate::config::{ForWindows, Rule};
 use crate::plan::{ViewPlan, first_event_time};
 use crate::results::{row_object, time};
@@ -28,24 +28,21 @@ pub struct CompiledRule {
     pub view: usize,
     /// `when` and `clear`.
     pub conditions: Conditions,
+    /// The line for people.
+    pub summary: Summary,
 }
 
 impl CompiledRule {
+    /// Compiles a rule with this `when` over its view, which is the one with the index `view`.
+    pub fn new(rule: &Rule, when: &str, view: usize, plan: &ViewPlan) -> Result<CompiledRule, ConditionError> {
+        let summary = Summary::new(rule).map_err(|problem| ConditionError { key: "summary", problem })?;
+        let conditions = Conditions::new(rule, when, plan)?;
+        Ok(CompiledRule { rule: rule.clone(), view, conditions, summary })
+    }
+
     fn needed(&self) -> ForWindows {
         self.rule.for_windows.unwrap_or_default()
     }
-}
-
-/// Renders the line for people of an alert. Undefined values are empty; the result is one line of bounded length.
-pub fn summary(rule: &Rule, fields: &Map<String, Value>) -> String {
-    const MAX_CHARS: usize = 500;
-    let template = rule.summary.as_deref().unwrap_or("{{ rule }}");
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(minijinja::UndefinedBehavior::Chainable);
-    let rendered =
-        environment.render_str(template, minijinja::value::Serde(fields)).unwrap_or_else(|_| rule.name.clone());
-    let one_line = rendered.split(|c: char| c.is_control()).collect::<Vec<_>>().join(" ");
-    one_line.trim().chars().take(MAX_CHARS).collect()
 }
 
 /// Which series: index of the rule, text of the group key.
@@ -86,6 +83,8 @@ pub struct RuleEngine {
     series: BTreeMap<SeriesId, (GroupKey, SeriesState)>,
     /// End of the last window that each rule was stepped through.
     stepped_to_ms: HashMap<usize, i64>,
+    /// Restored states of rules that are not configured; they end with the next closed window.
+    orphans: Vec<SeriesRecord>,
 }
 
 /// A closed window of a view.
@@ -106,13 +105,18 @@ pub struct ClosedWindow<'a> {
 impl RuleEngine {
     /// No series has a state yet.
     pub fn new(rules: Arc<Vec<CompiledRule>>, services: Arc<Services>) -> RuleEngine {
-        RuleEngine { rules, services, series: BTreeMap::new(), stepped_to_ms: HashMap::new() }
+        RuleEngine { rules, services, series: BTreeMap::new(), stepped_to_ms: HashMap::new(), orphans: Vec::new() }
     }
 
-    /// Takes a state from `bongsu.rule-states`; one of a rule that is not configured any more is let go.
+    /// Takes a state from `bongsu.rule-states`. One of a rule that is not configured any more ends with the next change of
+    /// event time: nobody else would ever resolve its alert.
     pub fn restore(&mut self, record: SeriesRecord) {
-        let Some(rule) = self.rules.iter().position(|compiled| compiled.rule.name == record.rule) else { return };
-        self.series.insert((rule, key_text(&record.key)), (record.key, record.state));
+        match self.rules.iter().position(|compiled| compiled.rule.name == record.rule) {
+            Some(rule) => {
+                self.series.insert((rule, key_text(&record.key)), (record.key, record.state));
+            }
+            None => self.orphans.push(record),
+        }
     }
 
     /// All windows that end at `closed_ms` or earlier have been judged.
@@ -163,6 +167,10 @@ impl RuleEngine {
             let last_end_ms = spec.pane_start(closed_ms);
             self.step_missing(index, compiled, spec, last_end_ms, now, changes);
         }
+        for orphan in std::mem::take(&mut self.orphans) {
+            changes.states.insert(SeriesRecord::kafka_key(&orphan.rule, &key_text(&orphan.key)), None);
+            changes.alerts.extend(resolved_without_rule(orphan, closed_ms, now));
+        }
     }
 
     fn judge(
@@ -179,6 +187,7 @@ impl RuleEngine {
         let params: Vec<_> = keys.iter().map(|key| self.params(compiled, key, &mut params_of)).collect();
         let judgement =
             compiled.conditions.judge(window.plan, window.results, (window.start_ms, window.end_ms), &params)?;
+        let moment = Moment { window_ms: (window.start_ms, window.end_ms), now };
         let mut seen = BTreeSet::new();
         for (row, key) in keys.into_iter().enumerate() {
             let id = (index, key_text(&key));
@@ -189,11 +198,11 @@ impl RuleEngine {
                 let observation =
                     Observation::Row { met: judgement.met[row], clear: judgement.clear[row], values, first_event_time };
                 seen.insert(id.1.clone());
-                self.step(id, Some(key), compiled, (window.start_ms, window.end_ms), observation, now, changes);
+                self.step(id, Some(key), compiled, observation, moment, changes);
             }
         }
         for id in self.series_of(index).into_iter().filter(|id| !seen.contains(&id.1)) {
-            self.step(id, None, compiled, (window.start_ms, window.end_ms), Observation::Absent, now, changes);
+            self.step(id, None, compiled, Observation::Absent, moment, changes);
         }
         Ok(())
     }
@@ -233,22 +242,21 @@ impl RuleEngine {
                 break;
             }
             end_ms += spec.slide_ms();
+            let moment = Moment { window_ms: (end_ms - spec.size_ms(), end_ms), now };
             for id in series {
-                self.step(id, None, compiled, (end_ms - spec.size_ms(), end_ms), Observation::Absent, now, changes);
+                self.step(id, None, compiled, Observation::Absent, moment, changes);
             }
         }
         self.stepped_to_ms.insert(index, end_ms);
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn step(
         &mut self,
         id: SeriesId,
         key: Option<GroupKey>,
         compiled: &CompiledRule,
-        window_ms: (i64, i64),
         observation: Observation,
-        now: DateTime<Utc>,
+        moment: Moment,
         changes: &mut Changes,
     ) {
         let (key, state) =
@@ -257,21 +265,22 @@ impl RuleEngine {
             Observation::Row { values, .. } => values.clone(),
             Observation::Absent => Map::new(),
         };
-        let transition = state.step(time(window_ms.0), observation, compiled.needed());
-        let evidence: Vec<EvidenceWindow> = state.recent.iter().map(evidence_window).collect();
+        let window_start = time(moment.window_ms.0);
+        let transition = state.step(window_start, observation, compiled.needed());
+        let evidence = evidence_windows(state);
+        let service = service_of(&compiled.rule, key);
         let (status, firing) = match transition {
             Some(Transition::Fires) => {
-                let first = state.first_met_window().unwrap_or_else(|| time(window_ms.0));
-                let firing = state.fire(alert_id(&compiled.rule.name, key, first), now).clone();
+                let id = alert_id(&compiled.rule.name, key, state.first_met_window().unwrap_or(window_start));
+                let firing = state.fire(id, moment.now, compiled.rule.severity, service.clone()).clone();
                 (AlertStatus::Firing, Some(firing))
             }
             Some(Transition::Resolves) => (AlertStatus::Resolved, state.resolve()),
             None => (AlertStatus::Firing, None),
         };
         if let Some(firing) = firing {
-            let service = service_of(&compiled.rule, key);
             let params = compiled.conditions.params_of(&compiled.rule.name, service.as_deref(), &self.services);
-            let alert = AlertParts { compiled, key, values, params, service, firing, status, window_ms, evidence, now };
+            let alert = AlertParts { compiled, key, values, params, firing, status, evidence, moment };
             changes.alerts.push(alert.record());
         }
         let kafka_key = SeriesRecord::kafka_key(&compiled.rule.name, &id.1);
@@ -285,61 +294,5 @@ impl RuleEngine {
     }
 }
 
-struct AlertParts<'a> {
-    compiled: &'a CompiledRule,
-    key: &'a GroupKey,
-    values: Map<String, Value>,
-    params: BTreeMap<String, ParamValue>,
-    service: Option<String>,
-    firing: Firing,
-    status: AlertStatus,
-    window_ms: (i64, i64),
-    evidence: Vec<EvidenceWindow>,
-    now: DateTime<Utc>,
-}
-
-impl AlertParts<'_> {
-    fn record(self) -> AlertRecord {
-        let rule = &self.compiled.rule;
-        let mut fields = self.values.clone();
-        fields.extend(self.key.clone());
-        fields.extend(
-            self.params.iter().filter_map(|(name, value)| Some((name.clone(), serde_json::to_value(value).ok()?))),
-        );
-        fields.insert("rule".to_owned(), rule.name.clone().into());
-        let resolved = self.status == AlertStatus::Resolved;
-        AlertRecord {
-            alert_id: self.firing.alert_id,
-            rule: rule.name.clone(),
-            status: self.status,
-            severity: rule.severity,
-            summary: summary(rule, &fields),
-            service: self.service,
-            key: self.key.clone(),
-            values: self.values,
-            params: self.params,
-            window_start: time(self.window_ms.0),
-            window_end: time(self.window_ms.1),
-            first_event_time: self.firing.first_event_time,
-            fired_at: self.firing.fired_at,
-            resolved_at: resolved.then_some(self.now),
-            evidence: Evidence {
-                view: rule.on.clone(),
-                when: self.compiled.conditions.when_text.clone(),
-                clear: self.compiled.conditions.clear_text.clone(),
-                windows: self.evidence,
-            },
-            sequence: if resolved { 2 } else { 1 },
-            reason: None,
-        }
-    }
-}
-
-fn evidence_window(window: &super::series::JudgedWindow) -> EvidenceWindow {
-    EvidenceWindow { window_start: window.window_start, met: window.met, values: window.values.clone() }
-}
-
-/// Whose alert it is: the key's service, else the rule's.
-fn service_of(rule: &Rule, key: &GroupKey) -> Option<String> {
-    key.get("service").and_then(Value::as_str).map(str::to_owned).or_else(|| rule.service.clone())
-}
+#[cfg(test)]
+mod tests;

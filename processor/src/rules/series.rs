@@ -58,8 +58,18 @@ pub struct Firing {
     /// Earliest event of the window that fired.
     #[serde(with = "rfc3339_option", default)]
     pub first_event_time: Option<DateTime<Utc>>,
+    /// Of the rule, as `service`: to resolve the alert when the rule is not configured any more.
+    #[serde(default = "default_severity")]
+    pub severity: u8,
+    /// Whose alert it is.
+    #[serde(default)]
+    pub service: Option<String>,
     /// Windows without a row since the last one with a row.
     pub absent_windows: u32,
+}
+
+fn default_severity() -> u8 {
+    3
 }
 
 /// What a closed window says about a series.
@@ -132,9 +142,15 @@ impl SeriesState {
     }
 
     /// The alert begins.
-    pub fn fire(&mut self, alert_id: String, fired_at: DateTime<Utc>) -> &Firing {
+    pub fn fire(
+        &mut self,
+        alert_id: String,
+        fired_at: DateTime<Utc>,
+        severity: u8,
+        service: Option<String>,
+    ) -> &Firing {
         let first_event_time = self.recent.iter().find_map(|window| window.first_event_time);
-        self.firing.insert(Firing { alert_id, fired_at, first_event_time, absent_windows: 0 })
+        self.firing.insert(Firing { alert_id, fired_at, first_event_time, severity, service, absent_windows: 0 })
     }
 
     /// The alert ends; gives what it was. What was met before does not count for the next one.
@@ -174,7 +190,7 @@ mod tests {
             let transition = state.step(time(minute as i64 * 60_000), observation(letter), ForWindows { needed, of });
             match transition {
                 Some(Transition::Fires) => {
-                    state.fire("id".to_owned(), time(0));
+                    state.fire("id".to_owned(), time(0), 3, None);
                     'F'
                 }
                 Some(Transition::Resolves) => {
@@ -217,7 +233,7 @@ mod tests {
             let mut state = SeriesState::default();
             for (minute, letter) in quiet.chars().enumerate() {
                 match state.step(time(minute as i64 * 60_000), observation(letter), ForWindows { needed, of: needed + more }) {
-                    Some(Transition::Fires) => { state.fire("id".to_owned(), time(0)); }
+                    Some(Transition::Fires) => { state.fire("id".to_owned(), time(0), 3, None); }
                     Some(Transition::Resolves) => { state.resolve(); }
                     None => {}
                 }

@@ -63,6 +63,8 @@ fn mistakes_of_rules_are_named() {
         ("when",     json!("errors > 1 requests"),                  "rules[0].when",     "after its end"),
         ("clear",    json!("errors < $limit"),                      "rules[0].clear",    "`$limit`, which is not among"),
         ("clear",    json!("fewer < 1"),                            "rules[0].clear",    "fewer"),
+        ("params",   json!({ "max": 0.1, "errors": 1 }),            "rules[0].params",   "the parameter `errors`"),
+        ("params",   json!({ "max": 0.1, "rule": "x" }),            "rules[0].params",   "the parameter `rule`"),
         ("summary",  json!("{{ service "),                          "rules[0].summary",  "is not a template"),
         ("summary",  json!("{{ pod }} and {{ service }}"),          "rules[0].summary",  "`pod`, which is neither a column"),
     ];

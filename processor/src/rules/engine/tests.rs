@@ -1,7 +1,7 @@
 use arrow::array::{ArrayRef, Int64Array, StringViewArray, TimestampMillisecondArray};
 use bongsu_schemas::tables::{Column, EVENT_TIME, Table, schema_of};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::config::View;
@@ -31,8 +31,8 @@ fn errors_rule(for_windows: &str) -> Value {
 fn engine(plan: &ViewPlan, rule: Value, services: Value) -> RuleEngine {
     let rule: Rule = serde_json::from_value(rule).unwrap();
     let services: Services = serde_json::from_value(services).unwrap();
-    let conditions = Conditions::new(&rule, rule.when.as_deref().unwrap(), plan).unwrap();
-    RuleEngine::new(Arc::new(vec![CompiledRule { rule, view: 0, conditions }]), Arc::new(services))
+    let compiled = CompiledRule::new(&rule, rule.when.as_deref().unwrap(), 0, plan).unwrap();
+    RuleEngine::new(Arc::new(vec![compiled]), Arc::new(services))
 }
 
 /// What the view gives for events that make these rows.
@@ -231,40 +231,78 @@ fn ids_do_not_depend_on_the_clock() {
     assert_eq!(evidence, [true, false, true]);
 }
 
+/// Scenario: an alert fires; then the rule is renamed, and another worker restores what Kafka has.
+/// Guarantees: the alert is resolved once, with its own id and service, and the state is deleted.
 #[test]
-fn the_state_of_a_rule_that_is_gone_is_let_go() {
+fn the_alert_of_a_rule_that_is_gone_is_resolved() {
     let plan = view(REQUESTS);
-    let mut engine = engine(&plan, errors_rule("1"), json!({}));
-    engine.restore(SeriesRecord { rule: "gone".to_owned(), key: GroupKey::new(), state: SeriesState::default() });
-    assert_eq!(engine.active_series(), 0);
+    let mut rule = errors_rule("1");
+    rule["severity"] = json!(5);
+    let mut before = engine(&plan, rule.clone(), json!({}));
+    let mut changes = Changes::default();
+    close(&mut before, &plan, 0, &[("a", 20, 10)], 1_000, &mut changes);
+    let fired = changes.alerts.remove(0);
+    let (key, state) = changes.states.pop_first().unwrap();
+
+    rule["name"] = json!("renamed");
+    let mut after = engine(&plan, rule, json!({}));
+    after.stepped_to(std::slice::from_ref(&plan), MINUTE_MS);
+    after.restore(serde_json::from_slice(&serde_json::to_vec(&state).unwrap()).unwrap());
+    assert_eq!(after.active_series(), 0);
+    let mut changes = Changes::default();
+    pass(&mut after, &plan, 2, 2_000, &mut changes);
+    pass(&mut after, &plan, 3, 3_000, &mut changes);
+    let [resolved] = changes.alerts.as_slice() else { panic!("{:?}", changes.alerts) };
+    assert_eq!((&resolved.alert_id, &resolved.rule, &resolved.key), (&fired.alert_id, &fired.rule, &fired.key));
+    assert_eq!((resolved.status, resolved.sequence, resolved.severity), (AlertStatus::Resolved, 2, 5));
+    assert_eq!((resolved.service.as_deref(), resolved.resolved_at), (Some("a"), Some(time(2_000))));
+    assert_eq!((resolved.fired_at, resolved.first_event_time), (fired.fired_at, fired.first_event_time));
+    assert_eq!(changes.states, BTreeMap::from([(key, None)]));
 }
 
 #[test]
-fn a_summary_is_one_harmless_line() {
-    let rule = |template: Option<&str>| {
-        let mut rule = errors_rule("1");
-        rule["summary"] = json!(template);
-        serde_json::from_value::<Rule>(rule).unwrap()
-    };
-    let fields = json!({
-        "rule": "errors", "service": "a\u{1b}[31m", "message": "x\r\ny\u{0}z", "template": "{{ 7 * 7 }}", "errors": 1, "requests": 8,
+fn a_state_without_an_alert_whose_rule_is_gone_is_deleted_silently() {
+    let plan = view(REQUESTS);
+    let mut engine = engine(&plan, errors_rule("1"), json!({}));
+    engine.restore(SeriesRecord { rule: "gone".to_owned(), key: GroupKey::new(), state: SeriesState::default() });
+    let mut changes = Changes::default();
+    pass(&mut engine, &plan, 1, 0, &mut changes);
+    assert!(changes.alerts.is_empty());
+    assert_eq!(changes.states, BTreeMap::from([("gone {}".to_owned(), None)]));
+}
+
+/// Scenario: the condition divides by the number of errors, and in the second window there are none.
+/// Guarantees: a condition that is null is not met and, without an own `clear`, ends the alert.
+#[test]
+fn a_null_condition_ends_an_alert() {
+    let plan = view(REQUESTS);
+    let rule = json!({ "name": "errors", "on": "requests_1m", "when": "100 / errors >= 10" });
+    let mut engine = engine(&plan, rule, json!({}));
+    let mut changes = Changes::default();
+    close(&mut engine, &plan, 0, &[("a", 20, 10)], 0, &mut changes);
+    close(&mut engine, &plan, 1, &[("a", 20, 0)], 0, &mut changes);
+    assert_eq!(transitions(&changes.alerts), "F0 R1");
+    assert_eq!(changes.alerts[0].evidence.clear, "(100 / errors >= 10) IS NOT TRUE");
+}
+
+/// Guarantees: a service's own parameter hides only the one of the same name.
+#[test]
+fn parameters_of_all_services_and_of_one_are_merged() {
+    let plan = view(REQUESTS);
+    let services = json!({
+        "*": { "params": { "errors": { "max": 0.5, "min": 10 } } },
+        "payments": { "params": { "errors": { "max": 0.9 } } },
     });
-    let fields = fields.as_object().unwrap();
-    #[rustfmt::skip]
-    let cases = [
-        // name                             template                                                 line
-        ("default",                         None,                                                    "errors"),
-        ("control characters are spaces",   Some("{{ service }}: {{ message }}"),                    "a [31m: x  y z"),
-        ("values are no templates",         Some("{{ template }}"),                                  "{{ 7 * 7 }}"),
-        ("what is undefined is empty",      Some("<{{ nothing }}{{ nothing.at.all }}>"),             "<>"),
-        ("arithmetic",                      Some("{{ (100 * errors / requests) | round(1) }} %"),    "12.5 %"),
-        ("what cannot be rendered",         Some("{{ nothing() }}"),                                 "errors"),
-    ];
-    for (name, template, expected) in cases {
-        assert_eq!(summary(&rule(template), fields), expected, "{name}");
-    }
-    let long = json!({ "service": "é".repeat(10_000) });
-    assert_eq!(summary(&rule(Some("{{ service }}")), long.as_object().unwrap()).chars().count(), 500);
+    let mut rule = errors_rule("1");
+    rule["params"] = json!({ "max": 0.05, "min": 100, "hint": "look" });
+    rule["when"] = json!("requests >= $min");
+    let mut engine = engine(&plan, rule, services);
+    let mut changes = Changes::default();
+    close(&mut engine, &plan, 0, &[("orders", 20, 5), ("payments", 20, 5)], 0, &mut changes);
+    let told: Vec<_> = changes.alerts.iter().map(|alert| json!(alert.params)).collect();
+    let expected =
+        [json!({ "max": 0.5, "min": 10.0, "hint": "look" }), json!({ "max": 0.9, "min": 10.0, "hint": "look" })];
+    assert_eq!(told, expected);
 }
 
 /// A window's letters for the services `a` and `b`, and whether event time passes right after it.
