@@ -91,8 +91,7 @@ fn compile_rule(
     let plan = &views[view];
     let shadowed = |name: &&String| *name == "rule" || columns_of(plan).any(|column| column == *name);
     if let Some(name) = rule.params.keys().find(shadowed) {
-        let problem =
-            format!("has the parameter `{name}`, which is also what a summary calls `{name}` of `{}`", rule.on);
+        let problem = format!("has the parameter `{name}`; in a summary that is a column of `{}` or the rule", rule.on);
         return Err(("params", problem));
     }
     let compiled = CompiledRule::new(rule, when, view, plan).map_err(|error| (error.key, error.problem))?;
