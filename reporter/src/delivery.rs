@@ -1,8 +1,8 @@
 //! One queue and one worker for each Slack channel, so that none waits for another.
 //!
-//! - D1: a notification is in the ledger once it arrived; what is in the ledger is not posted again, only updated.
-//! - D2: where it may have arrived without anybody knowing (a crash, a broken connection), the channel is searched before it is posted.
-//! - D3: a queue holds one entry for each notification, the latest; at most [`MAX_PENDING`].
+//! - S1: a notification is in the ledger once it arrived; what is in the ledger is not posted again, only updated.
+//! - S2: where it may have arrived without anybody knowing (a crash, a broken connection), the channel is searched before it is posted.
+//! - S3: a queue holds one entry for each notification, the latest; at most [`MAX_PENDING`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -283,7 +283,7 @@ mod tests {
     }
 
     /// Scenario: two notifications, a newer version of the first, one that was refused, and an older version put back.
-    /// Guarantees: D3; the newest version goes out once, in its old place; what was refused waits without holding up others.
+    /// Guarantees: S3; the newest version goes out once, in its old place; what was refused waits without holding up others.
     #[tokio::test]
     async fn the_latest_version_waits_once() {
         let queue = Queue::default();
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(queue.take(now).unwrap_err(), None);
     }
 
-    /// Guarantees: D3's bound.
+    /// Guarantees: S3's bound.
     #[tokio::test]
     async fn a_queue_is_bounded() {
         let queue = Queue::default();

@@ -27,7 +27,7 @@ use chains::Chains;
 use files::Files;
 
 /// So many rows are written at once at the latest; bounds memory.
-const MAX_BUFFERED_ROWS: usize = 100_000;
+const MAX_BUFFERED_ROWS: usize = 20_000;
 /// How often files past `history.keep` are looked for.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 

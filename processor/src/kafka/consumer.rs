@@ -113,6 +113,8 @@ impl GroupConsumer {
             None => Ok(Polled::Nothing),
             Some(Ok(record)) => Ok(Polled::Record(record)),
             Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Polled::End(partition)),
+            // `SourceSeen` says which topic is missing; librdkafka does not.
+            Some(Err(error)) if is_missing_topic(&error) => Ok(Polled::Nothing),
             Some(Err(error)) if is_passing(&error) => {
                 tracing::warn!(%error, "the consumer waits for the brokers");
                 Ok(Polled::Nothing)
@@ -182,14 +184,17 @@ impl Probe {
     }
 }
 
+fn is_missing_topic(error: &KafkaError) -> bool {
+    let missing = [RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::UnknownTopic];
+    error.rdkafka_error_code().is_some_and(|code| missing.contains(&code))
+}
+
 /// Errors that librdkafka recovers from by itself, sooner or later.
 fn is_passing(error: &KafkaError) -> bool {
     let passing = [
         RDKafkaErrorCode::AllBrokersDown,
         RDKafkaErrorCode::BrokerTransportFailure,
         RDKafkaErrorCode::OperationTimedOut,
-        RDKafkaErrorCode::UnknownTopicOrPartition,
-        RDKafkaErrorCode::UnknownTopic,
         RDKafkaErrorCode::LeaderNotAvailable,
         RDKafkaErrorCode::NotLeaderForPartition,
         RDKafkaErrorCode::Resolve,

@@ -12,6 +12,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::{REQUEST_TIMEOUT, client_config};
 
+/// Between two looks at delivery reports: short against the milliseconds that a commit takes.
+const SERVE_PAUSE: Duration = Duration::from_micros(200);
+
 /// A record to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outgoing {
@@ -94,10 +97,17 @@ impl Transactions {
         // `flush`, and the flush inside `commit_transaction`, wait in slices of 100 ms; an empty queue makes both return at once.
         let mut progress = Progress::new(self.producer.in_flight_count());
         while self.producer.in_flight_count() > 0 {
-            self.producer.poll(Duration::from_millis(1));
+            self.serve();
             progress.check(self.producer.in_flight_count())?;
         }
         Ok(())
+    }
+
+    /// Serves delivery reports. `poll` with a timeout of a millisecond would spin for it: librdkafka is asked in whole milliseconds, and
+    /// what is left of one is none.
+    fn serve(&self) {
+        self.producer.poll(Duration::ZERO);
+        std::thread::sleep(SERVE_PAUSE);
     }
 
     fn enqueue(&self, outgoing: &Outgoing) -> anyhow::Result<()> {
@@ -125,7 +135,7 @@ impl Transactions {
                 // Backpressure: the stage does not read on until the brokers have taken this.
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.poll(Duration::from_millis(1));
+                    self.serve();
                     progress.check(self.producer.in_flight_count())?;
                 }
                 Err((error, _)) => return Err(error).with_context(|| format!("cannot write to `{}`", outgoing.topic)),
