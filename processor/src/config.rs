@@ -101,7 +101,7 @@ pub struct Rule {
     /// SQL over the view's columns; `$name` is a parameter. May be absent where `no_data` is given.
     #[serde(default)]
     pub when: Option<String>,
-    /// SQL that ends the alert. Default: NOT `when`.
+    /// SQL that ends the alert. Default: `when` is not true.
     #[serde(default)]
     pub clear: Option<String>,
     /// The rule's own parameters; a service may set others.

@@ -9,12 +9,14 @@
 //! - `stage1`, [`partials`], [`stage2`]: the two halves and the topic between them;
 //! - [`rules`]: what closed windows mean;
 //! - `history`: closed windows as Parquet;
+//! - [`kill_point`]: where tests kill the process;
 //! - [`validate`](mod@validate): all of it without Kafka.
 
 pub mod config;
 mod events;
 mod history;
 mod kafka;
+pub mod kill_point;
 pub mod partials;
 pub mod pipeline;
 pub mod plan;

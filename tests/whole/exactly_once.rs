@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMillisecondType};
+use bongsu_processor::kill_point::STEPS;
 use bongsu_testkit::Broker;
 use datafusion::prelude::SessionContext;
 use serde_json::json;
 
-use crate::support::{Bongsu, Request, Windows, committed, eventually, produce, requests, windows};
+use crate::support::{Bongsu, Random, Request, Windows, committed, eventually, produce, requests, windows};
 
 const EVENTS: usize = 1_000_000;
 
@@ -97,10 +98,10 @@ struct Stream {
     expected: Windows,
 }
 
-fn stream(seed: u64) -> Stream {
+fn stream(seed: u64, events: usize) -> Stream {
     let broker = Broker::start().unwrap();
     broker.create_topic("shop.requests", 4).unwrap();
-    let requests = requests(seed, EVENTS);
+    let requests = requests(seed, events);
     let expected = batch(&requests);
     Stream { broker, folder: tempfile::tempdir().unwrap(), requests, expected }
 }
@@ -139,7 +140,7 @@ impl Stream {
 /// Guarantees: P1 without crashes.
 #[test]
 fn windows_equal_a_batch_query() {
-    let stream = stream(11);
+    let stream = stream(11, EVENTS);
     stream.produce(&stream.requests);
     let _bongsu = Bongsu::run("processor", &stream.config());
     assert_equal(&stream.complete(), &stream.expected, &stream.requests);
@@ -150,7 +151,7 @@ fn windows_equal_a_batch_query() {
 /// Guarantees: P1; nothing is missing, double or wrong.
 #[test]
 fn windows_equal_a_batch_query_after_sigkill() {
-    let stream = stream(12);
+    let stream = stream(12, EVENTS);
     let config = stream.config();
     let (first_half, second_half) = stream.requests.split_at(EVENTS / 2);
     stream.produce(first_half);
@@ -165,5 +166,45 @@ fn windows_equal_a_batch_query_after_sigkill() {
     });
     bongsu.kill();
     let _again = Bongsu::run("processor", &config);
+    assert_equal(&stream.complete(), &stream.expected, &stream.requests);
+}
+
+/// Scenario: the process is killed at every named place of both stages' commits, one after the other, while the stream goes on.
+/// Guarantees: P1 and P3 at each step of a commit.
+#[test]
+fn windows_equal_a_batch_query_after_a_kill_at_every_step_of_a_commit() {
+    let stream = stream(13, EVENTS / 5);
+    let config = stream.config();
+    let places: Vec<String> =
+        ["stage1", "stage2"].iter().flat_map(|flow| STEPS.iter().map(move |step| format!("{flow}.{step}"))).collect();
+    let mut slices = stream.requests.chunks(stream.requests.len() / (places.len() + 1));
+    for place in &places {
+        stream.produce(slices.next().unwrap());
+        let mut bongsu = Bongsu::run_with("processor", &config, &[("BONGSU_KILL_AT", place)]);
+        eventually(place, Duration::from_secs(60), || (!bongsu.is_alive()).then_some(()));
+    }
+    slices.for_each(|slice| stream.produce(slice));
+    let _bongsu = Bongsu::run("processor", &config);
+    assert_equal(&stream.complete(), &stream.expected, &stream.requests);
+}
+
+/// Scenario: SIGKILL at random moments while the stream goes on. `BONGSU_KILLS=50` kills more often than the usual four times.
+/// Guarantees: P1 and P3 wherever it strikes.
+#[test]
+fn windows_equal_a_batch_query_after_kills_at_random_moments() {
+    let kills: usize = std::env::var("BONGSU_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(4);
+    let stream = stream(14, EVENTS);
+    let config = stream.config();
+    let mut random = Random(99);
+    let mut slices = stream.requests.chunks(stream.requests.len() / (kills + 1));
+    for _ in 0..kills {
+        stream.produce(slices.next().unwrap());
+        let bongsu = Bongsu::run("processor", &config);
+        // The moment is what is random: some kills come before the first poll, some in the middle of the work, some after it.
+        std::thread::sleep(Duration::from_millis(300 + random.below(3_000)));
+        bongsu.kill();
+    }
+    slices.for_each(|slice| stream.produce(slice));
+    let _bongsu = Bongsu::run("processor", &config);
     assert_equal(&stream.complete(), &stream.expected, &stream.requests);
 }

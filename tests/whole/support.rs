@@ -19,12 +19,18 @@ pub(crate) struct Bongsu {
 impl Bongsu {
     /// Starts a role with the configuration file; what it logs goes to a file beside it.
     pub(crate) fn run(role: &str, config: &Path) -> Bongsu {
+        Bongsu::run_with(role, config, &[])
+    }
+
+    /// The same with more variables in its environment.
+    pub(crate) fn run_with(role: &str, config: &Path, variables: &[(&str, &str)]) -> Bongsu {
         let log = config.with_extension(format!("{role}.log"));
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_bongsu"))
             .args(["run", "--role", role, "--config"])
             .arg(config)
             .env("SLACK_BOT_TOKEN", "xoxb-test")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

@@ -11,6 +11,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::{REQUEST_TIMEOUT, client_config};
+use crate::kill_point::kill_point;
 
 /// Between two looks at delivery reports: short against the milliseconds that a commit takes.
 const SERVE_PAUSE: Duration = Duration::from_micros(200);
@@ -46,12 +47,13 @@ impl Outgoing {
 
 /// The producer of one stage.
 pub(crate) struct Transactions {
+    flow: &'static str,
     producer: BaseProducer,
 }
 
 impl Transactions {
     /// Takes over `transactional_id`: an open transaction of its last owner is aborted and that owner is fenced.
-    pub(crate) fn open(kafka: &Kafka, transactional_id: &str) -> anyhow::Result<Transactions> {
+    pub(crate) fn open(kafka: &Kafka, flow: &'static str, transactional_id: &str) -> anyhow::Result<Transactions> {
         let producer: BaseProducer = client_config(kafka)?
             .set("transactional.id", transactional_id)
             .set("transaction.timeout.ms", "15000")
@@ -63,7 +65,7 @@ impl Transactions {
             .create()
             .context("cannot create a producer")?;
         producer.init_transactions(Duration::from_secs(30)).context("cannot take over the transactional id")?;
-        Ok(Transactions { producer })
+        Ok(Transactions { flow, producer })
     }
 
     /// Writes `records` and `offsets` in one transaction. After an error nothing of it is visible, and the owner starts again
@@ -75,11 +77,16 @@ impl Transactions {
         group: &ConsumerGroupMetadata,
     ) -> anyhow::Result<()> {
         self.producer.begin_transaction().context("cannot begin a transaction")?;
+        kill_point(self.flow, "begun");
         let result = self.write(records).and_then(|()| {
+            kill_point(self.flow, "records-sent");
             self.producer
                 .send_offsets_to_transaction(offsets, group, REQUEST_TIMEOUT)
                 .context("cannot add offsets to the transaction")?;
-            self.producer.commit_transaction(REQUEST_TIMEOUT).context("cannot commit the transaction")
+            kill_point(self.flow, "offsets-sent");
+            self.producer.commit_transaction(REQUEST_TIMEOUT).context("cannot commit the transaction")?;
+            kill_point(self.flow, "committed");
+            Ok(())
         });
         if result.is_err()
             && let Err(error) = self.producer.abort_transaction(REQUEST_TIMEOUT)
@@ -94,6 +101,7 @@ impl Transactions {
         for record in records {
             self.enqueue(record)?;
         }
+        kill_point(self.flow, "records-queued");
         // `flush`, and the flush inside `commit_transaction`, wait in slices of 100 ms; an empty queue makes both return at once.
         let mut progress = Progress::new(self.producer.in_flight_count());
         while self.producer.in_flight_count() > 0 {

@@ -27,7 +27,7 @@ use source::{Epoch, Source};
 /// Runs until shutdown; what was read by then is committed.
 pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let id = format!("{}.{}", pipeline.config.kafka.group_of("stage1"), pipeline.identity.name);
-    let transactions = Transactions::open(&pipeline.config.kafka, &id)?;
+    let transactions = Transactions::open(&pipeline.config.kafka, "stage1", &id)?;
     let mut source = Source::open(pipeline)?;
     let partitions = source.partitions_of_partials(&pipeline.topics.partials())?;
     health.ready("stage1");

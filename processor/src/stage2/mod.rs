@@ -39,7 +39,7 @@ const QUIET_COMMIT: Duration = Duration::from_secs(1);
 pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let kafka = &pipeline.config.kafka;
     let group = kafka.group_of("stage2");
-    let transactions = Transactions::open(kafka, &format!("{group}.{}", pipeline.identity.name))?;
+    let transactions = Transactions::open(kafka, "stage2", &format!("{group}.{}", pipeline.identity.name))?;
     let topic = pipeline.topics.partials();
     let consumer = GroupConsumer::subscribe(kafka, &group, &pipeline.identity.name, &[topic.as_str()])?;
     restore::check_partition_counts(pipeline, &consumer)?;
