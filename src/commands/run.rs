@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::kafka;
 
-/// How long everything may take to end after a signal.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long everything may take to end after a signal: within five seconds, exit included.
+const DRAIN: Duration = Duration::from_millis(4_500);
 
 /// Between two attempts to reach Kafka at the start.
 const RETRY: Duration = Duration::from_secs(2);

@@ -108,7 +108,12 @@ fn stream(seed: u64, events: usize) -> Stream {
 
 impl Stream {
     fn config(&self) -> std::path::PathBuf {
-        let path = self.folder.path().join("bongsu.yaml");
+        self.config_named("bongsu")
+    }
+
+    /// One of several processes: each has its own file, since each has its own port.
+    fn config_named(&self, name: &str) -> std::path::PathBuf {
+        let path = self.folder.path().join(format!("{name}.yaml"));
         let port = crate::support::free_port();
         let text = CONFIG.replace("{brokers}", self.broker.bootstrap()).replace("{port}", &port.to_string());
         std::fs::write(&path, text).unwrap();
@@ -206,5 +211,31 @@ fn windows_equal_a_batch_query_after_kills_at_random_moments() {
     }
     slices.for_each(|slice| stream.produce(slice));
     let _bongsu = Bongsu::run("processor", &config);
+    assert_equal(&stream.complete(), &stream.expected, &stream.requests);
+}
+
+/// Scenario: one process, then three, then two, while the stream goes on.
+/// Guarantees: P1 and P2 when partitions change hands.
+#[test]
+fn windows_equal_a_batch_query_while_processes_join_and_leave() {
+    let stream = stream(15, EVENTS / 2);
+    let mut slices = stream.requests.chunks(stream.requests.len() / 6);
+    let mut next_slice = || {
+        let partials = stream.records_in("bongsu.partials");
+        let slice = slices.next()?;
+        stream.produce(slice);
+        let taken = || (stream.records_in("bongsu.partials") > partials).then_some(());
+        Some(eventually("the slice to be taken", Duration::from_secs(60), taken))
+    };
+    let _first = Bongsu::run("processor", &stream.config_named("first"));
+    next_slice();
+    let second = Bongsu::run("processor", &stream.config_named("second"));
+    let _third = Bongsu::run("processor", &stream.config_named("third"));
+    let owns_partitions = |bongsu: &Bongsu| bongsu.log().contains("partitions rebalanced flow=\"stage2\"");
+    eventually("the second to own partitions", Duration::from_secs(60), || owns_partitions(&second).then_some(()));
+    next_slice();
+    next_slice();
+    assert_eq!(second.signal("TERM").0, Some(0));
+    while next_slice().is_some() {}
     assert_equal(&stream.complete(), &stream.expected, &stream.requests);
 }
