@@ -225,7 +225,8 @@ fn windows_equal_a_batch_query_while_processes_join_and_leave() {
         let slice = slices.next()?;
         stream.produce(slice);
         let taken = || (stream.records_in("bongsu.partials") > partials).then_some(());
-        Some(eventually("the slice to be taken", Duration::from_secs(60), taken))
+        eventually("the slice to be taken", Duration::from_secs(60), taken);
+        Some(())
     };
     let _first = Bongsu::run("processor", &stream.config_named("first"));
     next_slice();
