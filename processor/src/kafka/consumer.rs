@@ -156,6 +156,12 @@ impl GroupConsumer {
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         Ok(found.and_then(|found| i32::try_from(found.partitions().len()).ok()).filter(|count| *count > 0))
     }
+
+    /// The same for one of Bongsu's own topics, which must be there.
+    pub(crate) fn own_partition_count(&self, topic: &str) -> anyhow::Result<i32> {
+        let count = self.partition_count(topic).with_context(|| format!("cannot ask for `{topic}`"))?;
+        count.with_context(|| format!("there is no topic `{topic}`; `bongsu topics --create` makes it"))
+    }
 }
 
 /// Tells `/readyz` whether brokers answer, for a flow that has nothing to do and would not notice.

@@ -29,7 +29,7 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     let id = format!("{}.{}", pipeline.config.kafka.group_of("stage1"), pipeline.identity.name);
     let transactions = Transactions::open(&pipeline.config.kafka, "stage1", &id)?;
     let mut source = Source::open(pipeline)?;
-    let partitions = source.partitions_of_partials(&pipeline.topics.partials())?;
+    let partitions = source.consumer().own_partition_count(&pipeline.topics.partials())?;
     health.ready("stage1");
     let mut probe = Probe::new("stage1", &pipeline.topics.partials());
     while !shutdown.is_cancelled() {

@@ -81,27 +81,10 @@ struct TopicSource {
     decoder: Decoder,
     /// Only some formats do; to ask librdkafka for them costs something for each record.
     reads_headers: bool,
-    size: TopicSize,
+    /// How many partitions the topic has, 0 if there is no such topic; none before a broker has answered.
+    partition_count: Option<i32>,
     /// The partitions that are ours.
     partitions: BTreeMap<i32, PartitionState>,
-}
-
-/// How many partitions a topic has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TopicSize {
-    /// No broker has answered yet.
-    Unknown,
-    /// So many; none if there is no such topic.
-    Known(i32),
-}
-
-impl TopicSize {
-    fn partitions(self) -> Option<i32> {
-        match self {
-            TopicSize::Unknown => None,
-            TopicSize::Known(count) => Some(count),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -141,7 +124,7 @@ impl<'a> Source<'a> {
                 topic: source.topic.clone(),
                 decoder,
                 reads_headers,
-                size: TopicSize::Unknown,
+                partition_count: None,
                 partitions: BTreeMap::new(),
             })
         };
@@ -152,12 +135,6 @@ impl<'a> Source<'a> {
 
     pub(crate) fn consumer(&self) -> &GroupConsumer {
         &self.consumer
-    }
-
-    /// How many partitions the partials topic has.
-    pub(crate) fn partitions_of_partials(&self, topic: &str) -> anyhow::Result<i32> {
-        let count = self.consumer.partition_count(topic).with_context(|| format!("cannot ask for `{topic}`"))?;
-        count.with_context(|| format!("there is no topic `{topic}`; `bongsu topics --create` makes it"))
     }
 
     /// Reads until the epoch is full or has waited long enough. None if there is nothing to commit, or if partitions were revoked
@@ -194,8 +171,8 @@ impl<'a> Source<'a> {
         let deadline = Instant::now() + MAX_WAIT;
         // Good enough for idleness, which is a matter of seconds; a clock reading for each record is not free.
         let now_ms = now_ms();
-        let (mut rows, mut bytes, mut records, mut at) = (0, 0, 0_u32, 0);
-        while rows < MAX_ROWS && bytes < MAX_BYTES && !shutdown.is_cancelled() {
+        let (mut rows, mut bytes, mut records, mut at, mut due) = (0, 0, 0_u32, 0, false);
+        while !due && rows < MAX_ROWS && bytes < MAX_BYTES && !shutdown.is_cancelled() {
             let mut polled = self.consumer.poll(Duration::ZERO)?;
             let waits = matches!(polled, Polled::Nothing);
             if waits || records.is_multiple_of(CLOCK_EVERY) {
@@ -204,7 +181,7 @@ impl<'a> Source<'a> {
                     polled = self.consumer.poll(left)?;
                 }
                 // The record that is in hand is still taken.
-                bytes = if left.is_zero() { MAX_BYTES } else { bytes };
+                due = left.is_zero();
             }
             if let Some(rebalanced) = self.consumer.rebalanced()
                 && rebalance(&mut self.topics, &rebalanced)?
@@ -280,10 +257,9 @@ impl<'a> Source<'a> {
         for topic in &mut self.topics {
             // A broker that does not answer leaves what is known, and the next epoch asks again.
             let Ok(count) = self.consumer.partition_count(&topic.topic) else { return };
-            let count = TopicSize::Known(count.unwrap_or(0));
-            if count != topic.size {
-                SourceSeen { topic: &topic.topic, partitions: count.partitions().unwrap_or(0) }.emit();
-                topic.size = count;
+            let partitions = count.unwrap_or(0);
+            if topic.partition_count.replace(partitions) != Some(partitions) {
+                SourceSeen { topic: &topic.topic, partitions }.emit();
             }
         }
         self.topics_refreshed = Some(Instant::now());
@@ -303,11 +279,11 @@ impl<'a> Source<'a> {
     fn marker(&self) -> Marker {
         let (now_ms, max_disorder_ms) = (now_ms(), self.pipeline.config.time.max_disorder.millis());
         let mut marker = Marker::default();
-        if self.topics.iter().any(|topic| topic.size == TopicSize::Unknown) {
+        if self.topics.iter().any(|topic| topic.partition_count.is_none()) {
             return marker;
         }
         for topic in &self.topics {
-            if let Some(count) = topic.size.partitions().filter(|count| *count > 0) {
+            if let Some(count) = topic.partition_count.filter(|count| *count > 0) {
                 marker.topics.insert(topic.topic.clone(), count);
             }
             for (number, partition) in &topic.partitions {

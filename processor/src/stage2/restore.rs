@@ -54,12 +54,8 @@ fn committed(consumer: &GroupConsumer, topic: &str, number: i32) -> anyhow::Resu
 
 /// The states of a partition's rules are in the partition of that number of another topic.
 pub(crate) fn check_partition_counts(pipeline: &Pipeline, consumer: &GroupConsumer) -> anyhow::Result<()> {
-    let count = |topic: &str| -> anyhow::Result<i32> {
-        let count = consumer.partition_count(topic).with_context(|| format!("cannot ask for `{topic}`"))?;
-        count.with_context(|| format!("there is no topic `{topic}`; `bongsu topics --create` makes it"))
-    };
     let (partials, states) = (pipeline.topics.partials(), pipeline.topics.rule_states());
-    let (of_partials, of_states) = (count(&partials)?, count(&states)?);
+    let (of_partials, of_states) = (consumer.own_partition_count(&partials)?, consumer.own_partition_count(&states)?);
     if of_states < of_partials {
         bail!("`{states}` has {of_states} partitions, fewer than the {of_partials} of `{partials}`: give it as many");
     }
