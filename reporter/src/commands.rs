@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::Context;
 use bongsu_schemas::command::Command;
 use bongsu_schemas::kafka::Kafka;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use crate::kafka::{client_config, read_all};
+use crate::kafka::{read_all, reader};
 
 const POLL: Duration = Duration::from_millis(100);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,15 +31,7 @@ pub(crate) async fn read(kafka: &Kafka) -> anyhow::Result<Vec<Command>> {
 /// Follows the topic from its beginning; the thread ends when the receiver is dropped.
 pub(crate) fn follow(kafka: &Kafka) -> anyhow::Result<(mpsc::Receiver<Command>, JoinHandle<()>)> {
     let topic = kafka.topics().commands();
-    let mut config = client_config(kafka)?;
-    // The group is not joined; librdkafka wants a name all the same.
-    config
-        .set("group.id", kafka.group_of("reader"))
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set_log_level(RDKafkaLogLevel::Error);
-    let consumer: BaseConsumer = config.create().context("creating a Kafka consumer")?;
+    let consumer = reader(kafka, "reader")?;
     let (sender, receiver) = mpsc::channel(64);
     let thread =
         std::thread::Builder::new().name("commands".to_owned()).spawn(move || run(&consumer, &topic, &sender))?;

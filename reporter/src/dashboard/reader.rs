@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bongsu_schemas::kafka::Kafka;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
@@ -14,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
 use super::Shared;
-use crate::kafka::client_config;
+use crate::kafka::reader;
 
 const POLL: Duration = Duration::from_millis(100);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,15 +24,7 @@ const ALERTS_BACK: i64 = 5_000;
 
 /// Starts the thread; it ends with `shared.stop`.
 pub(super) fn spawn(kafka: &Kafka, shared: Shared) -> anyhow::Result<JoinHandle<()>> {
-    let mut config = client_config(kafka)?;
-    // The group is not joined; librdkafka wants a name all the same.
-    config
-        .set("group.id", kafka.group_of("dashboard"))
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set_log_level(RDKafkaLogLevel::Error);
-    let consumer: BaseConsumer = config.create().context("creating a Kafka consumer")?;
+    let consumer = reader(kafka, "dashboard")?;
     let topics = kafka.topics();
     let topics = Topics { windows: topics.windows(), alerts: topics.alerts(), incidents: topics.incidents() };
     let reader = Reader { consumer, topics, shared };
