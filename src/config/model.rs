@@ -13,7 +13,7 @@ use serde_json::Value;
 // Each section is deserialised by itself, so that a mistake in one hides none in another: only the schema is derived here.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "only its schema is used")]
 pub(crate) struct Root {
     /// How to reach Kafka.
     pub(crate) kafka: Kafka,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bongsu_testkit::Broker;
 
-use crate::support::{Bongsu, eventually, free_port, produce, requests};
+use crate::support::{Bongsu, committed, eventually, free_port, produce, requests, windows};
 
 const CONFIG: &str = r##"
 kafka: { brokers: "{brokers}" }
@@ -31,12 +31,16 @@ fn signals_drain_and_commit() {
         let bongsu = Bongsu::run("all", &config);
         eventually("windows", Duration::from_secs(60), || {
             let ends = bongsu_testkit::end_offsets(broker.bootstrap(), "bongsu.windows").ok()?;
-            (ends.values().sum::<i64>() > 0).then_some(())
+            // The second process finds windows of the first: it must have begun its own work, too.
+            let begun = bongsu.log().contains("partitions rebalanced flow=\"stage2\"");
+            (begun && ends.values().sum::<i64>() > 0).then_some(())
         });
         let (code, took) = bongsu.signal(signal);
         assert_eq!(code, Some(0), "SIG{signal}");
         assert!(took < Duration::from_secs(6), "SIG{signal} took {took:?}");
     }
-    let group_offsets = bongsu_testkit::end_offsets(broker.bootstrap(), "bongsu.partials").unwrap();
-    assert!(group_offsets.values().sum::<i64>() > 0);
+    let partials = bongsu_testkit::end_offsets(broker.bootstrap(), "bongsu.partials").unwrap();
+    assert!(partials.values().sum::<i64>() > 0);
+    // What the first committed, the second did not write again: `windows` refuses a window that is there twice.
+    assert!(!windows(&committed(broker.bootstrap(), "bongsu.windows"), "requests_1m").is_empty());
 }

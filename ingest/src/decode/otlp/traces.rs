@@ -153,7 +153,7 @@ impl Traces {
     }
 
     /// Takes a span's event, if it is an exception.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "what surrounds the event, each borrowed for another lifetime")]
     fn take_event<'a>(
         &self,
         event: &'a [u8],
