@@ -2,19 +2,25 @@
 
 use std::{
     collections::BTreeMap,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use rdkafka::{
-    ClientConfig, Message as _, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
-    producer::{BaseProducer, BaseRecord, Producer},
+    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
 };
 
+/// Patience with brokers: others take over from a dead one once its session has expired, after nine seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Patience with one attempt, of which there can be several.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Until all replicas that are needed have the records: some of them may be starting.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A record to write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,14 +112,16 @@ pub fn produce<R: Into<Record>>(
     partition: Option<i32>,
     records: impl IntoIterator<Item = R>,
 ) -> anyhow::Result<u64> {
-    let producer: BaseProducer = ClientConfig::new()
+    let producer: BaseProducer<Deliveries> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
+        // That is, `acks=all`, and as many retries as fit into `message.timeout.ms`, without doubles.
         .set("enable.idempotence", "true")
+        .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
         .set("linger.ms", "5")
         .set("batch.size", "1000000")
         .set("message.max.bytes", "4000000")
         .set("queue.buffering.max.messages", "200000")
-        .create()?;
+        .create_with_context(Deliveries::default())?;
     let mut count = 0;
     for record in records {
         let record: Record = record.into();
@@ -134,8 +142,30 @@ pub fn produce<R: Into<Record>>(
         }
         count += 1;
     }
-    producer.flush(TIMEOUT).with_context(|| format!("writing to `{topic}`"))?;
-    Ok(count)
+    producer.flush(DELIVERY_TIMEOUT).with_context(|| format!("writing to `{topic}`"))?;
+    match producer.context().failure.get() {
+        Some(error) => Err(error.clone()).with_context(|| format!("writing to `{topic}`")),
+        None => Ok(count),
+    }
+}
+
+/// Why the first record failed that did not arrive: a flush is content once each record has arrived or failed.
+#[derive(Default)]
+struct Deliveries {
+    failure: OnceLock<KafkaError>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            // One reason is enough.
+            let _ = self.failure.set(error.clone());
+        }
+    }
 }
 
 /// Reads a topic from its beginning, committed records only, until `until` is content with what was read; an error after `deadline`.
@@ -145,7 +175,7 @@ pub fn consume_committed(
     mut until: impl FnMut(&[Message]) -> bool,
     deadline: Duration,
 ) -> anyhow::Result<Vec<Message>> {
-    let (consumer, _) = consumer(bootstrap, topic)?;
+    let (consumer, _) = patiently(|| consumer(bootstrap, topic))?;
     let deadline_at = Instant::now() + deadline;
     let mut messages = Vec::new();
     // Judged whenever the log is drained for the moment, not for each record: `until` may be expensive.
@@ -176,7 +206,7 @@ pub fn consume_committed(
 
 /// Reads all committed records that a topic holds at this moment.
 pub fn read_committed(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Message>> {
-    let (consumer, mut unfinished) = consumer(bootstrap, topic)?;
+    let (consumer, mut unfinished) = patiently(|| consumer(bootstrap, topic))?;
     let deadline = Instant::now() + TIMEOUT;
     let mut messages = Vec::new();
     while !unfinished.is_empty() {
@@ -195,9 +225,23 @@ pub fn read_committed(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<Messag
 
 /// The next offset of every partition.
 pub fn end_offsets(bootstrap: &str, topic: &str) -> anyhow::Result<BTreeMap<i32, i64>> {
-    let (consumer, partitions) = consumer(bootstrap, topic)?;
-    let end = |partition| Ok((partition, consumer.fetch_watermarks(topic, partition, TIMEOUT)?.1));
-    partitions.into_iter().map(end).collect()
+    // A new consumer for each attempt: the last one may go on asking a leader that is dead.
+    patiently(|| {
+        let (consumer, partitions) = consumer(bootstrap, topic)?;
+        let end = |partition| Ok((partition, consumer.fetch_watermarks(topic, partition, ATTEMPT_TIMEOUT)?.1));
+        partitions.into_iter().map(end).collect()
+    })
+}
+
+/// Asks again while brokers that are away are the reason for having no answer.
+fn patiently<T>(mut ask: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match ask() {
+            Err(error) if error.downcast_ref::<KafkaError>().is_some_and(is_passing) && Instant::now() < deadline => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// A consumer of every partition from its beginning, and the partitions.
@@ -213,7 +257,7 @@ fn consumer(bootstrap: &str, topic: &str) -> anyhow::Result<(BaseConsumer, Vec<i
         .set("fetch.wait.max.ms", "50")
         .set("reconnect.backoff.max.ms", "500")
         .create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).context("asking the broker for metadata")?;
+    let metadata = consumer.fetch_metadata(Some(topic), ATTEMPT_TIMEOUT).context("asking for metadata")?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let partitions: Vec<i32> =
         found.into_iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
@@ -237,8 +281,10 @@ fn is_passing(error: &KafkaError) -> bool {
             Some(
                 RDKafkaErrorCode::BrokerTransportFailure
                     | RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::OperationTimedOut
                     | RDKafkaErrorCode::LeaderNotAvailable
                     | RDKafkaErrorCode::NotLeaderForPartition
+                    | RDKafkaErrorCode::OffsetNotAvailable
             )
         ),
     }
