@@ -7,6 +7,7 @@ use bongsu_schemas::duration::Span;
 use bongsu_schemas::history::History;
 use bongsu_schemas::kafka::Kafka;
 use bongsu_schemas::services::{ParamValue, Services};
+use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Event time.
     pub time: Time,
+    /// `time.zone`, understood.
+    pub zone: Tz,
     /// Services, for their own parameters.
     pub services: Services,
     /// Built-in and own views.
@@ -45,6 +48,9 @@ pub struct Time {
     /// An event later than its Kafka record by more than this is a dead letter.
     #[serde(default = "default_max_future")]
     pub max_future: Span,
+    /// On a backlog no partition is read further ahead of the slowest one than this; it bounds how many windows are open at once.
+    #[serde(default = "default_max_drift")]
+    pub max_drift: Span,
     /// IANA time zone for calendars and reports.
     #[serde(default = "default_zone")]
     pub zone: String,
@@ -62,6 +68,9 @@ fn default_allowed_lateness() -> Span {
 fn default_max_future() -> Span {
     Span::from_secs(300)
 }
+fn default_max_drift() -> Span {
+    Span::from_secs(300)
+}
 fn default_zone() -> String {
     "UTC".to_owned()
 }
@@ -73,6 +82,7 @@ impl Default for Time {
             idle_timeout: default_idle_timeout(),
             allowed_lateness: default_allowed_lateness(),
             max_future: default_max_future(),
+            max_drift: default_max_drift(),
             zone: default_zone(),
         }
     }
@@ -85,8 +95,27 @@ pub struct View {
     /// Unique name: lower-case letters, digits and `_`.
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]{0,62}$"))]
     pub name: String,
-    /// One SELECT with GROUP BY, one of its keys `tumble(interval '...')` or `hop(interval '...', interval '...')` (slide, size).
+    /// One SELECT with GROUP BY, one of its keys `tumble(interval '...')`, `hop(interval '...', interval '...')` (slide, size),
+    /// `calendar('day')` or `calendar('week', 'Asia/Seoul')`.
     pub sql: String,
+    /// So many groups are kept apart in a window; further ones are counted together as `__other__`, by service where that is configured.
+    #[serde(default = "default_max_groups")]
+    #[schemars(range(min = 1))]
+    pub max_groups: u32,
+    /// For so long after a window has closed, late rows correct it: it is published again, with `final: false` and a `sequence`.
+    #[serde(default)]
+    pub corrections: Option<Span>,
+}
+
+fn default_max_groups() -> u32 {
+    100_000
+}
+
+impl View {
+    /// A view with the usual limits.
+    pub fn new(name: &str, sql: &str) -> View {
+        View { name: name.to_owned(), sql: sql.to_owned(), max_groups: default_max_groups(), corrections: None }
+    }
 }
 
 /// A condition on a view that makes an alert.

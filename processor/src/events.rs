@@ -1,6 +1,6 @@
 //! What the processor says while it runs: each occurrence is a struct that emits its log line and its metric together.
 
-use bongsu_schemas::dead_letter::Reason;
+use bongsu_ingest::decode::Reject;
 use metrics::{counter, gauge, histogram};
 use tracing::{debug, error, info, warn};
 
@@ -23,6 +23,19 @@ impl Emit for FlowFailed<'_> {
             error = format!("{:#}", self.error),
             "flow failed, starting again from the last commit"
         );
+    }
+}
+
+/// A transaction did not end in time, and its producer is left behind.
+pub(crate) struct TransactionAbandoned {
+    pub(crate) flow: &'static str,
+    pub(crate) step: &'static str,
+}
+
+impl Emit for TransactionAbandoned {
+    fn emit(self) {
+        counter!("bongsu_transactions_abandoned_total", "flow" => self.flow).increment(1);
+        warn!(flow = self.flow, step = self.step, "a transaction hangs in librdkafka, its producer is left behind");
     }
 }
 
@@ -81,20 +94,95 @@ impl Emit for EpochAggregated {
     }
 }
 
-/// A record was refused by its decoder.
+/// A view cannot be computed with some record of an epoch.
+pub(crate) struct EpochPoisoned<'a> {
+    pub(crate) records: u64,
+    pub(crate) error: &'a anyhow::Error,
+}
+
+impl Emit for EpochPoisoned<'_> {
+    fn emit(self) {
+        counter!("bongsu_epochs_split_total").increment(1);
+        let error = format!("{:#}", self.error);
+        warn!(records = self.records, error, "a view cannot be computed with some of these records, trying fewer");
+    }
+}
+
+/// Partitions wait, since they are too far ahead of others.
+pub(crate) struct PartitionsPaused {
+    pub(crate) partitions: u64,
+    pub(crate) limit_ms: i64,
+}
+
+impl Emit for PartitionsPaused {
+    fn emit(self) {
+        counter!("bongsu_partitions_paused_total").increment(self.partitions);
+        debug!(partitions = self.partitions, limit_ms = self.limit_ms, "partitions are ahead of others and wait");
+    }
+}
+
+/// A record came a second time and is skipped. librdkafka pauses all partitions while some are revoked, and afterwards reads on from what
+/// it believes the application has seen; a record that is on its way to the application at that moment comes again.
+pub(crate) struct RecordRepeated {
+    pub(crate) flow: &'static str,
+}
+
+impl Emit for RecordRepeated {
+    fn emit(self) {
+        counter!("bongsu_records_repeated_total", "flow" => self.flow).increment(1);
+        debug!(flow = self.flow, "a record came a second time and is skipped");
+    }
+}
+
+/// How far the watermark of a source partition is behind the clock.
+pub(crate) struct WatermarkDelay<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: i32,
+    pub(crate) watermark_ms: Option<i64>,
+    pub(crate) now_ms: i64,
+}
+
+impl Emit for WatermarkDelay<'_> {
+    fn emit(self) {
+        let Self { topic, partition, watermark_ms, now_ms } = self;
+        if let Some(watermark_ms) = watermark_ms {
+            let delay_secs = (now_ms - watermark_ms) as f64 / 1000.0;
+            let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
+            gauge!("bongsu_watermark_delay_seconds", &labels).set(delay_secs);
+        }
+    }
+}
+
+/// How many records of a partition wait to be read.
+pub(crate) struct Lag<'a> {
+    pub(crate) flow: &'static str,
+    pub(crate) topic: &'a str,
+    pub(crate) partition: i32,
+    pub(crate) records: i64,
+}
+
+impl Emit for Lag<'_> {
+    fn emit(self) {
+        let Self { flow, topic, partition, records } = self;
+        let labels = [("flow", flow.to_owned()), ("topic", topic.to_owned()), ("partition", partition.to_string())];
+        gauge!("bongsu_lag_records", &labels).set(records as f64);
+    }
+}
+
+/// A record cannot be used. One dead letter for a record, however many of its events are wrong: it holds the whole record.
 pub(crate) struct DeadLettered<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
-    pub(crate) reason: Reason,
+    pub(crate) reject: &'a Reject,
 }
 
 impl Emit for DeadLettered<'_> {
     fn emit(self) {
-        counter!("bongsu_dead_letters_total", "topic" => self.topic.to_owned(), "reason" => self.reason.name())
-            .increment(1);
-        let Self { topic, partition, offset, reason } = self;
-        debug!(topic, partition, offset, reason = reason.name(), "record goes to the dead letters");
+        let Self { topic, partition, offset, reject } = self;
+        let reason = reject.reason.name();
+        counter!("bongsu_dead_letters_total", "topic" => topic.to_owned(), "reason" => reason).increment(1);
+        debug!(topic, partition, offset, reason, detail = reject.detail, "record goes to the dead letters");
     }
 }
 
@@ -111,6 +199,47 @@ impl Emit for LateRows<'_> {
         counter!("bongsu_events_late_total", "view" => self.view.to_owned()).increment(self.events);
         let Self { view, events, pane_start_ms, closed_ms } = self;
         debug!(view, events, pane_start_ms, closed_ms, "late events published to the late topic");
+    }
+}
+
+/// Closed windows were published again, with late rows in them.
+pub(crate) struct WindowsCorrected<'a> {
+    pub(crate) view: &'a str,
+    pub(crate) windows: u64,
+}
+
+impl Emit for WindowsCorrected<'_> {
+    fn emit(self) {
+        counter!("bongsu_windows_corrected_total", "view" => self.view.to_owned()).increment(self.windows);
+        debug!(view = self.view, windows = self.windows, "closed windows corrected");
+    }
+}
+
+/// A pane has no room for more groups: further ones are counted as `__other__`.
+pub(crate) struct GroupsOverflowed<'a> {
+    pub(crate) view: &'a str,
+    pub(crate) groups: u64,
+    pub(crate) limit: usize,
+}
+
+impl Emit for GroupsOverflowed<'_> {
+    fn emit(self) {
+        let Self { view, groups, limit } = self;
+        counter!("bongsu_groups_overflowed_total", "view" => view.to_owned()).increment(groups);
+        debug!(view, groups, limit, "groups past the view's limit are counted as __other__");
+    }
+}
+
+/// The results of groups cannot be computed.
+pub(crate) struct PoisonedGroups<'a> {
+    pub(crate) view: &'a str,
+    pub(crate) groups: u64,
+}
+
+impl Emit for PoisonedGroups<'_> {
+    fn emit(self) {
+        counter!("bongsu_groups_poisoned_total", "view" => self.view.to_owned()).increment(self.groups);
+        error!(view = self.view, groups = self.groups, "results of groups cannot be computed; see the dead letters");
     }
 }
 
@@ -136,6 +265,7 @@ pub(crate) struct WindowsCommitted {
     pub(crate) windows: u64,
     pub(crate) alerts: u64,
     pub(crate) open_panes: usize,
+    pub(crate) open_rows: usize,
     pub(crate) active_series: usize,
     pub(crate) closed_ms: Option<i64>,
     pub(crate) transaction_secs: f64,
@@ -146,6 +276,7 @@ impl Emit for WindowsCommitted {
         counter!("bongsu_windows_total").increment(self.windows);
         counter!("bongsu_alert_transitions_total").increment(self.alerts);
         gauge!("bongsu_open_panes").set(self.open_panes as f64);
+        gauge!("bongsu_open_rows").set(self.open_rows as f64);
         gauge!("bongsu_active_series").set(self.active_series as f64);
         if let Some(closed_ms) = self.closed_ms {
             gauge!("bongsu_closed_watermark_seconds").set(closed_ms as f64 / 1000.0);

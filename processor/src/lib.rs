@@ -13,6 +13,7 @@
 //! - [`validate`](mod@validate): all of it without Kafka.
 
 pub mod config;
+mod dead_letter;
 mod events;
 mod history;
 mod kafka;

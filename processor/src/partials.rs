@@ -1,4 +1,4 @@
-//! The partials topic: what stage 1 tells stage 2.
+//! What stage 1 tells stage 2 in the partials, and stage 2 itself in the panes.
 //!
 //! Two kinds of records, told apart by the header [`HEADER_KIND`]:
 //!
@@ -22,6 +22,7 @@ use arrow::row::{RowConverter, SortField};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash64;
 
+use crate::kafka::transaction::{Outgoing, header};
 use crate::plan::ViewPlan;
 use crate::watermark::{Mark, SourcePartition};
 
@@ -85,14 +86,21 @@ fn push_records(partition: i32, rows: &RecordBatch, records: &mut Vec<PartialRec
 }
 
 fn partition_of_rows(view: &ViewPlan, rows: &RecordBatch, partitions: i32) -> anyhow::Result<Vec<i32>> {
+    if partitions <= 1 {
+        return Ok(vec![0; rows.num_rows()]);
+    }
+    Ok(key_hashes(view, rows)?.into_iter().map(|hash| (hash % partitions as u64) as i32).collect())
+}
+
+/// A hash of the group key of each row, the same on every machine.
+pub(crate) fn key_hashes(view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<Vec<u64>> {
     let keys = &rows.columns()[1..=view.partial_keys];
-    if keys.is_empty() || partitions <= 1 {
+    if keys.is_empty() {
         return Ok(vec![0; rows.num_rows()]);
     }
     let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
     let keys = RowConverter::new(fields)?.convert_columns(keys)?;
-    let partition = |key: &[u8]| (XxHash64::oneshot(0, key) % partitions as u64) as i32;
-    Ok(keys.iter().map(|key| partition(key.as_ref())).collect())
+    Ok(keys.iter().map(|key| XxHash64::oneshot(0, key.as_ref())).collect())
 }
 
 /// Views keep the text of all rows that were ever beside them alive; a record must hold its own rows' only.
@@ -126,6 +134,42 @@ pub fn decode_rows(view: &ViewPlan, value: &[u8]) -> anyhow::Result<RecordBatch>
         );
     }
     Ok(RecordBatch::try_new(view.partial_schema.clone(), rows.columns().to_vec())?)
+}
+
+/// Partial aggregates as records for `topic`, which is the partials or the panes.
+pub(crate) fn rows_for(
+    topic: &Arc<str>,
+    view: &ViewPlan,
+    rows: &RecordBatch,
+    partitions: i32,
+) -> anyhow::Result<Vec<Outgoing>> {
+    let headers = vec![
+        header(HEADER_KIND, KIND_ROWS),
+        header(HEADER_VERSION, VERSION),
+        header(HEADER_VIEW, &view.name),
+        header(HEADER_PLAN, &view.version),
+    ];
+    let outgoing = |record: PartialRecord| Outgoing {
+        topic: topic.clone(),
+        partition: Some(record.partition),
+        key: None,
+        value: Some(record.value),
+        headers: headers.clone(),
+    };
+    Ok(split_rows(view, rows, partitions)?.into_iter().map(outgoing).collect())
+}
+
+/// A marker as records for `topic`, one for each of its partitions.
+pub(crate) fn marker_for(topic: &Arc<str>, marker: &Marker, partitions: i32) -> anyhow::Result<Vec<Outgoing>> {
+    let value = marker.encode()?;
+    let record = |partition| Outgoing {
+        topic: topic.clone(),
+        partition: Some(partition),
+        key: None,
+        value: Some(value.clone()),
+        headers: vec![header(HEADER_KIND, KIND_MARKER), header(HEADER_VERSION, VERSION)],
+    };
+    Ok((0..partitions).map(record).collect())
 }
 
 /// How far source partitions are, on the wire.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! sources ─► stage 1 ─► partials ─► stage 2 ─► windows, alerts, late
-//!               └─► dead letters       └────► windows ─► history (Parquet)
+//!               └─► dead letters     ▲   └───► windows ─► history (Parquet)
+//!                            panes ──┴───┘
 //! ```
 //!
 //! Three flows, each on a thread of its own, since librdkafka's transactional calls block. A flow that fails is torn down and started
@@ -10,39 +11,83 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use bongsu_ingest::decode::Wanted;
 use bongsu_schemas::health::Health;
+use bongsu_schemas::services::Services;
 use bongsu_schemas::topics::Topics;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::events::{Emit, FlowFailed};
 use crate::history;
+use crate::kafka::Replaced;
 use crate::kafka::identity::Identity;
+use crate::kafka::transactor::Hanging;
 use crate::plan::ViewPlan;
 use crate::rules::engine::CompiledRule;
 use crate::validate::compile;
 use crate::{stage1, stage2};
 
-/// What the flows share, and nothing of it changes.
+/// What the flows share.
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
-    pub(crate) topics: Topics,
+    pub(crate) names: Names,
     pub(crate) views: Vec<ViewPlan>,
     pub(crate) rules: Arc<Vec<CompiledRule>>,
+    pub(crate) services: Arc<Services>,
     /// Columns that some view reads, by table.
     pub(crate) wanted: Wanted,
     pub(crate) identity: Identity,
+    /// The watermark over all source partitions, as this process's stage 2 knows it: what its stage 1 must not leave far behind.
+    merged_watermark_ms: AtomicI64,
+}
+
+/// Stage 2 knows of no watermark.
+const UNKNOWN_MS: i64 = i64::MIN;
+
+/// Names of Bongsu's own topics, shared by all records that go there.
+pub(crate) struct Names {
+    pub(crate) partials: Arc<str>,
+    pub(crate) panes: Arc<str>,
+    pub(crate) rule_states: Arc<str>,
+    pub(crate) windows: Arc<str>,
+    pub(crate) alerts: Arc<str>,
+    pub(crate) late: Arc<str>,
+    pub(crate) dead_letter: Arc<str>,
+}
+
+impl Names {
+    fn new(topics: &Topics) -> Names {
+        Names {
+            partials: topics.partials().into(),
+            panes: topics.panes().into(),
+            rule_states: topics.rule_states().into(),
+            windows: topics.windows().into(),
+            alerts: topics.alerts().into(),
+            late: topics.late().into(),
+            dead_letter: topics.dead_letter().into(),
+        }
+    }
 }
 
 impl Pipeline {
     /// Whether a topic is among the configured sources.
     pub(crate) fn is_source(&self, topic: &str) -> bool {
         self.config.sources.iter().any(|source| source.topic == topic)
+    }
+
+    pub(crate) fn merged_watermark_ms(&self) -> Option<i64> {
+        // A number on its own: nothing else is published with it.
+        Some(self.merged_watermark_ms.load(Ordering::Relaxed)).filter(|ms| *ms != UNKNOWN_MS)
+    }
+
+    pub(crate) fn set_merged_watermark_ms(&self, merged_ms: Option<i64>) {
+        self.merged_watermark_ms.store(merged_ms.unwrap_or(UNKNOWN_MS), Ordering::Relaxed);
     }
 }
 
@@ -57,33 +102,43 @@ pub async fn run(config: Config, health: Health, shutdown: CancellationToken) ->
         }
     };
     let pipeline = Arc::new(Pipeline {
-        topics: config.kafka.topics(),
+        names: Names::new(&config.kafka.topics()),
         wanted: wanted(&views),
         views,
         rules: Arc::new(rules),
+        services: Arc::new(config.services.clone()),
         identity: Identity::acquire(&config.kafka)?,
+        merged_watermark_ms: AtomicI64::new(UNKNOWN_MS),
         config,
     });
     let flows: [(&'static str, Flow); 3] =
         [("stage1", stage1::run), ("stage2", stage2::run), ("history", history::run)];
+    // One flow that cannot go on takes the others with it.
+    let stop = shutdown.child_token();
     let spawn = |(name, flow): (&'static str, Flow)| {
-        let (pipeline, health, shutdown) = (pipeline.clone(), health.clone(), shutdown.clone());
+        let (pipeline, health, shutdown) = (pipeline.clone(), health.clone(), stop.clone());
         let supervised = move || supervise(name, flow, &pipeline, &health, &shutdown);
         thread::Builder::new().name(format!("bongsu-{name}")).spawn(supervised).context("cannot start a thread")
     };
     let threads = flows.into_iter().map(spawn).collect::<anyhow::Result<Vec<_>>>()?;
-    let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
-    ensure!(
-        joined.await.context("cannot wait for the processor's threads")?,
-        "a thread of the processor panicked, which is a bug"
-    );
+    let joined = tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>());
+    for outcome in joined.await.context("cannot wait for the processor's threads")? {
+        outcome.map_err(|_| anyhow!("a thread of the processor panicked, which is a bug"))??;
+    }
     Ok(())
 }
 
 /// A flow runs until shutdown (`Ok`) or its first error.
 type Flow = fn(&Pipeline, &Health, &CancellationToken) -> anyhow::Result<()>;
 
-fn supervise(name: &'static str, flow: Flow, pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) {
+/// Runs a flow again and again; an error is one that no restart would mend.
+fn supervise(
+    name: &'static str,
+    flow: Flow,
+    pipeline: &Pipeline,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     const FIRST_PAUSE: Duration = Duration::from_millis(200);
     const LONGEST_PAUSE: Duration = Duration::from_secs(10);
     let mut pause = FIRST_PAUSE;
@@ -93,12 +148,17 @@ fn supervise(name: &'static str, flow: Flow, pipeline: &Pipeline, health: &Healt
         // A panic is a bug of ours; it must not leave a process that looks healthy and does nothing.
         let outcome = catch_unwind(AssertUnwindSafe(|| flow(pipeline, health, shutdown)));
         if let Err(error) = outcome.unwrap_or_else(|_| Err(anyhow!("the flow panicked, which is a bug"))) {
+            if error.is::<Replaced>() || error.is::<Hanging>() {
+                shutdown.cancel();
+                return Err(error);
+            }
             FlowFailed { flow: name, error: &error }.emit();
             health.not_ready(name, format!("{error:#}"));
             pause = if started.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             wait(pause, shutdown);
         }
     }
+    Ok(())
 }
 
 /// Sleeps for `pause` or until shutdown.

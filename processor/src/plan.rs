@@ -18,8 +18,10 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMillisecondAr
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, Schema, SchemaRef, TimestampMillisecondType};
 use async_trait::async_trait;
+use bongsu_schemas::duration::Span;
 use bongsu_schemas::key::stable_id;
 use bongsu_schemas::tables::{Column, ColumnType, EVENT_TIME, schema_of};
+use chrono_tz::Tz;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -59,8 +61,14 @@ pub struct ViewPlan {
     pub name: String,
     /// The table that it reads.
     pub table: String,
-    /// Its window.
+    /// Its windows.
     pub window: WindowSpec,
+    /// The windows that are made of partials: its own, or those from which its own are rolled up.
+    pub partial_window: WindowSpec,
+    /// So many groups are kept apart in a window.
+    pub max_groups: usize,
+    /// How long late rows correct a closed window, in milliseconds; 0 for not at all.
+    pub corrections_ms: i64,
     /// Changes when the partials of two plans cannot be merged.
     pub version: String,
     /// The table's columns that stage 1 needs, `event_time` first.
@@ -71,8 +79,10 @@ pub struct ViewPlan {
     pub partial_keys: usize,
     /// Results: the view's columns, then the hidden ones; [`PANE`] is the start of the window.
     pub result_schema: SchemaRef,
-    /// Which result columns are group keys.
+    /// Which result columns are group keys, in the view's order.
     pub keys: Vec<usize>,
+    /// The same in the order of their names, as keys of records have them.
+    pub keys_by_name: Vec<usize>,
     /// Which result columns are values.
     pub values: Vec<usize>,
     rows_schema: SchemaRef,
@@ -83,9 +93,10 @@ pub struct ViewPlan {
 }
 
 impl ViewPlan {
-    /// Plans a view over the tables that sources fill. The error is for the author of the view.
-    pub fn new(view: &View, tables: &Tables) -> Result<ViewPlan, String> {
-        let query = parse_view(&view.sql)?;
+    /// Plans a view over the tables that sources fill; calendar windows that name no zone are those of `zone`. The error is for the
+    /// author of the view.
+    pub fn new(view: &View, tables: &Tables, zone: Tz) -> Result<ViewPlan, String> {
+        let query = parse_view(&view.sql, zone)?;
         let table = tables.get(&query.table).ok_or_else(|| {
             let known = tables.keys().cloned().collect::<Vec<_>>().join(", ");
             format!("reads the table `{}`, which no source fills; there are: {known}", query.table)
@@ -113,20 +124,28 @@ impl ViewPlan {
 
     /// The results of one window from the partials of its panes.
     pub fn finish(&self, window_start_ms: i64, partials: &[RecordBatch]) -> anyhow::Result<RecordBatch> {
-        let in_window = |batch: &RecordBatch| {
-            let start = TimestampMillisecondArray::from_value(window_start_ms, batch.num_rows()).with_timezone("UTC");
-            let mut columns = batch.columns().to_vec();
-            columns[0] = Arc::new(start);
-            RecordBatch::try_new(self.partial_schema.clone(), columns)
-        };
-        let partials = partials.iter().map(in_window).collect::<Result<Vec<_>, _>>()?;
+        let partials =
+            partials.iter().map(|rows| self.in_pane(window_start_ms, rows)).collect::<anyhow::Result<_>>()?;
         self.run(&self.finish, &self.partial_schema, partials)
+    }
+
+    /// The same partials as of the pane that starts at `pane_start_ms`, so that they can be merged with others of it.
+    pub fn in_pane(&self, pane_start_ms: i64, rows: &RecordBatch) -> anyhow::Result<RecordBatch> {
+        let start = TimestampMillisecondArray::from_value(pane_start_ms, rows.num_rows()).with_timezone("UTC");
+        let mut columns = rows.columns().to_vec();
+        columns[0] = Arc::new(start);
+        Ok(RecordBatch::try_new(self.partial_schema.clone(), columns)?)
+    }
+
+    /// Whether its windows are made of closed panes instead of partials.
+    pub fn is_rolled_up(&self) -> bool {
+        self.partial_window != self.window
     }
 
     fn panes(&self, rows: &RecordBatch) -> anyhow::Result<ArrayRef> {
         let event_times = rows.column_by_name(EVENT_TIME).context("decoded rows lack the event time")?;
         let event_times = event_times.as_primitive::<TimestampMillisecondType>();
-        let panes: TimestampMillisecondArray = event_times.unary(|time_ms| self.window.pane_start(time_ms));
+        let panes: TimestampMillisecondArray = event_times.unary(|time_ms| self.partial_window.pane_start(time_ms));
         Ok(Arc::new(panes.with_timezone("UTC")))
     }
 
@@ -195,17 +214,27 @@ async fn plan(view: &View, query: &ViewQuery, columns: &[Column]) -> anyhow::Res
     let finish = above_aggregate(&physical, last)?;
 
     let wanted = |column: &&Column| column.name == EVENT_TIME || rows_schema.field_with_name(&column.name).is_ok();
-    let version = stable_id([query.sql.as_str(), &format!("{:?}", query.window), &format!("{partial_schema:?}")]);
+    // Which groups are `__other__` depends on the limit.
+    let limit = view.max_groups.to_string();
+    let version =
+        stable_id([query.sql.as_str(), &format!("{:?}", query.window), &format!("{partial_schema:?}"), limit.as_str()]);
+    let result_schema = finish.schema();
+    let mut keys_by_name = keys.clone();
+    keys_by_name.sort_by_key(|key| result_schema.field(*key).name());
     Ok(ViewPlan {
         name: view.name.clone(),
         table: query.table.clone(),
         window: query.window,
+        partial_window: query.window.rolled_up_from().unwrap_or(query.window),
+        max_groups: usize::try_from(view.max_groups)?,
+        corrections_ms: view.corrections.map_or(0, Span::millis),
         version: version[..16].to_owned(),
         input_columns: columns.iter().filter(wanted).cloned().collect(),
         partial_keys: aggregate.group_expr().expr().len() - 1,
-        result_schema: finish.schema(),
+        result_schema,
         partial_schema,
         keys,
+        keys_by_name,
         values,
         rows_schema,
         partial,

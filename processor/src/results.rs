@@ -8,6 +8,7 @@ use arrow::datatypes::{
 use arrow::util::display::array_value_to_string;
 use bongsu_schemas::window::rfc3339;
 use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// Some columns of a row as a JSON object.
@@ -16,33 +17,70 @@ pub fn row_object(batch: &RecordBatch, columns: &[usize], row: usize) -> Map<Str
     columns.iter().map(|column| (schema.field(*column).name().clone(), value(batch.column(*column), row))).collect()
 }
 
+/// The same for a record that is only written: no object is built on the way.
+#[derive(Debug, Clone, Copy)]
+pub struct RowObject<'a> {
+    /// Rows of results.
+    pub batch: &'a RecordBatch,
+    /// The object's members, in this order.
+    pub columns: &'a [usize],
+    /// Index of the row.
+    pub row: usize,
+}
+
+impl Serialize for RowObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let schema = self.batch.schema_ref();
+        serializer.collect_map(self.columns.iter().map(|column| {
+            let array = self.batch.column(*column).as_ref();
+            (schema.field(*column).name(), Cell { array, row: self.row })
+        }))
+    }
+}
+
 /// One value as JSON. Numbers that JSON lacks (NaN, infinities) are null; times are RFC 3339; types without a JSON form are text.
 pub fn value(array: &dyn Array, row: usize) -> Value {
-    if array.is_null(row) {
-        return Value::Null;
-    }
-    match array.data_type() {
-        // An array of this type says of no row that it is null.
-        DataType::Null => Value::Null,
-        DataType::Boolean => array.as_boolean().value(row).into(),
-        DataType::Int8 => array.as_primitive::<Int8Type>().value(row).into(),
-        DataType::Int16 => array.as_primitive::<Int16Type>().value(row).into(),
-        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).into(),
-        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).into(),
-        DataType::UInt8 => array.as_primitive::<UInt8Type>().value(row).into(),
-        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(row).into(),
-        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(row).into(),
-        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).into(),
-        DataType::Float32 => f64::from(array.as_primitive::<Float32Type>().value(row)).into(),
-        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).into(),
-        DataType::Utf8 => array.as_string::<i32>().value(row).into(),
-        DataType::LargeUtf8 => array.as_string::<i64>().value(row).into(),
-        DataType::Utf8View => array.as_string_view().value(row).into(),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => {
-            let time = time(array.as_primitive::<TimestampMillisecondType>().value(row));
-            rfc3339::format(&time).into()
+    serde_json::to_value(Cell { array, row }).unwrap_or_default()
+}
+
+/// One value of a column.
+struct Cell<'a> {
+    array: &'a dyn Array,
+    row: usize,
+}
+
+impl Serialize for Cell<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Cell { array, row } = *self;
+        if array.is_null(row) {
+            return serializer.serialize_unit();
         }
-        _ => array_value_to_string(array, row).map_or(Value::Null, Value::from),
+        match array.data_type() {
+            // An array of this type says of no row that it is null.
+            DataType::Null => serializer.serialize_unit(),
+            DataType::Boolean => serializer.serialize_bool(array.as_boolean().value(row)),
+            DataType::Int8 => serializer.serialize_i8(array.as_primitive::<Int8Type>().value(row)),
+            DataType::Int16 => serializer.serialize_i16(array.as_primitive::<Int16Type>().value(row)),
+            DataType::Int32 => serializer.serialize_i32(array.as_primitive::<Int32Type>().value(row)),
+            DataType::Int64 => serializer.serialize_i64(array.as_primitive::<Int64Type>().value(row)),
+            DataType::UInt8 => serializer.serialize_u8(array.as_primitive::<UInt8Type>().value(row)),
+            DataType::UInt16 => serializer.serialize_u16(array.as_primitive::<UInt16Type>().value(row)),
+            DataType::UInt32 => serializer.serialize_u32(array.as_primitive::<UInt32Type>().value(row)),
+            DataType::UInt64 => serializer.serialize_u64(array.as_primitive::<UInt64Type>().value(row)),
+            DataType::Float32 => serializer.serialize_f64(array.as_primitive::<Float32Type>().value(row).into()),
+            DataType::Float64 => serializer.serialize_f64(array.as_primitive::<Float64Type>().value(row)),
+            DataType::Utf8 => serializer.serialize_str(array.as_string::<i32>().value(row)),
+            DataType::LargeUtf8 => serializer.serialize_str(array.as_string::<i64>().value(row)),
+            DataType::Utf8View => serializer.serialize_str(array.as_string_view().value(row)),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => {
+                let time = time(array.as_primitive::<TimestampMillisecondType>().value(row));
+                serializer.serialize_str(&rfc3339::format(&time))
+            }
+            _ => match array_value_to_string(array, row) {
+                Ok(text) => serializer.serialize_str(&text),
+                Err(_) => serializer.serialize_unit(),
+            },
+        }
     }
 }
 
@@ -114,5 +152,8 @@ mod tests {
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         assert_eq!(Value::from(row_object(&batch, &[0, 1], 0)), json!({ "service": "a", "errors": 1 }));
         assert_eq!(Value::from(row_object(&batch, &[0, 1], 1)), json!({ "service": "b", "errors": null }));
+        let written = |row| serde_json::to_string(&RowObject { batch: &batch, columns: &[1, 0], row }).unwrap();
+        assert_eq!(written(0), r#"{"errors":1,"service":"a"}"#);
+        assert_eq!(written(1), r#"{"errors":null,"service":"b"}"#);
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use bongsu_schemas::tables::EVENT_TIME;
+use chrono_tz::Tz;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
     ObjectName, Query, Select, SelectItem, SetExpr, Statement, Subscript, TableFactor, Value, VisitMut,
@@ -14,7 +15,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::quantile::{QUANTILE_OF, SKETCH};
-use crate::window::WindowSpec;
+use crate::window::{Calendar, CalendarUnit, WindowSpec};
 
 /// Column with the start of a row's pane.
 pub const PANE: &str = "__pane";
@@ -38,8 +39,8 @@ pub struct ViewQuery {
     pub sql: String,
 }
 
-/// Understands a view's SQL. The error is for people.
-pub fn parse_view(sql: &str) -> Result<ViewQuery, String> {
+/// Understands a view's SQL; calendar windows that name no zone are those of `zone`. The error is for people.
+pub fn parse_view(sql: &str, zone: Tz) -> Result<ViewQuery, String> {
     let mut statements = Parser::parse_sql(&GenericDialect {}, sql).map_err(|error| plain(&error.to_string()))?;
     let statement = statements.pop().filter(|_| statements.is_empty()).ok_or("must be exactly one SELECT")?;
     let Statement::Query(mut query) = statement else { return Err("must be a SELECT".to_owned()) };
@@ -48,7 +49,7 @@ pub fn parse_view(sql: &str) -> Result<ViewQuery, String> {
         return Err("must be one SELECT; UNION, VALUES and the like cannot be windowed".to_owned());
     };
     let table = table_of(select)?;
-    let window = take_window(select)?;
+    let window = take_window(select, zone)?;
     refuse_clauses_of_select(select)?;
     let attributes = rewrite_expressions(select.as_mut())?;
     select.projection.push(SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(PANE))));
@@ -122,9 +123,9 @@ fn last_part(name: &ObjectName) -> String {
 }
 
 /// Replaces the window call among the group keys by the pane column, put first.
-fn take_window(select: &mut Select) -> Result<WindowSpec, String> {
-    const NEEDED: &str =
-        "needs `GROUP BY tumble(interval '1 minute'), ...` or `hop(interval '10 seconds', interval '1 minute')`";
+fn take_window(select: &mut Select, zone: Tz) -> Result<WindowSpec, String> {
+    const NEEDED: &str = "needs `GROUP BY tumble(interval '1 minute'), ...`, `hop(interval '10 seconds', interval '1 minute')` or \
+                          `calendar('day')`";
     let GroupByExpr::Expressions(keys, modifiers) = &mut select.group_by else {
         return Err(format!("{NEEDED}; GROUP BY ALL is not supported"));
     };
@@ -134,7 +135,7 @@ fn take_window(select: &mut Select) -> Result<WindowSpec, String> {
     let mut window = None;
     let mut others = Vec::new();
     for key in keys.drain(..) {
-        match window_of(&key)? {
+        match window_of(&key, zone)? {
             Some(_) if window.is_some() => return Err("has two windows; one is needed".to_owned()),
             Some(spec) => window = Some(spec),
             None => others.push(key),
@@ -145,18 +146,42 @@ fn take_window(select: &mut Select) -> Result<WindowSpec, String> {
     window.ok_or_else(|| NEEDED.to_owned())
 }
 
-fn window_of(key: &Expr) -> Result<Option<WindowSpec>, String> {
+fn window_of(key: &Expr, zone: Tz) -> Result<Option<WindowSpec>, String> {
     let Expr::Function(function) = key else { return Ok(None) };
-    let name = last_part(&function.name);
-    if name != "tumble" && name != "hop" {
-        return Ok(None);
+    let intervals = || arguments(function).into_iter().map(interval_ms).collect::<Result<Vec<_>, _>>();
+    match last_part(&function.name).as_str() {
+        "tumble" => match intervals()?.as_slice() {
+            [size_ms] => WindowSpec::new(*size_ms, *size_ms).map(Some),
+            _ => Err("`tumble` takes one interval, its size".to_owned()),
+        },
+        "hop" => match intervals()?.as_slice() {
+            [slide_ms, size_ms] => WindowSpec::new(*size_ms, *slide_ms).map(Some),
+            _ => Err("`hop` takes two intervals, its slide and its size".to_owned()),
+        },
+        "calendar" => calendar(&arguments(function), zone).map(|calendar| Some(WindowSpec::calendar(calendar))),
+        _ => Ok(None),
     }
-    let intervals = arguments(function).into_iter().map(interval_ms).collect::<Result<Vec<_>, _>>()?;
-    match (name.as_str(), intervals.as_slice()) {
-        ("tumble", [size]) => WindowSpec::new(*size, *size).map(Some),
-        ("hop", [slide, size]) => WindowSpec::new(*size, *slide).map(Some),
-        ("tumble", _) => Err("`tumble` takes one interval, its size".to_owned()),
-        _ => Err("`hop` takes two intervals, its slide and its size".to_owned()),
+}
+
+/// `calendar('day')`, or `calendar('week', 'Asia/Seoul')`.
+fn calendar(arguments: &[&Expr], zone: Tz) -> Result<Calendar, String> {
+    const NEEDED: &str =
+        "`calendar` takes 'day' or 'week', and a time zone such as 'Asia/Seoul' if it is not that of `time.zone`";
+    let texts: Option<Vec<_>> = arguments.iter().map(|argument| text_of(argument)).collect();
+    let (unit, zone) = match texts.as_deref() {
+        Some([unit]) => (*unit, zone),
+        Some([unit, zone]) => (*unit, zone.parse().map_err(|_| format!("`{zone}` is no IANA time zone; {NEEDED}"))?),
+        _ => return Err(NEEDED.to_owned()),
+    };
+    let unit = [CalendarUnit::Day, CalendarUnit::Week].into_iter().find(|known| known.name() == unit);
+    Ok(Calendar { unit: unit.ok_or(NEEDED)?, zone })
+}
+
+fn text_of(expr: &Expr) -> Option<&str> {
+    let Expr::Value(value) = expr else { return None };
+    match &value.value {
+        Value::SingleQuotedString(text) => Some(text),
+        _ => None,
     }
 }
 
@@ -173,8 +198,7 @@ fn arguments(function: &Function) -> Vec<&Expr> {
 fn interval_ms(expr: &Expr) -> Result<i64, String> {
     let bad = || format!("`{expr}` is not an interval such as interval '1 minute'");
     let Expr::Interval(interval) = expr else { return Err(bad()) };
-    let Expr::Value(value) = interval.value.as_ref() else { return Err(bad()) };
-    let Value::SingleQuotedString(text) = &value.value else { return Err(bad()) };
+    let text = text_of(&interval.value).ok_or_else(bad)?;
     let unit = interval.leading_field.as_ref().map(|unit| unit.to_string()).unwrap_or_default();
     let text = format!("{text} {unit}");
     let words: Vec<_> = text.split_whitespace().collect();
@@ -298,9 +322,10 @@ mod tests {
         let query = parse_view(
             "SELECT attributes['issuer'] AS issuer, count(*) FILTER (WHERE outcome = 'failure') AS failures, quantile(amount, 0.5) AS p50
              FROM events WHERE event = 'payment' GROUP BY hop(interval '10 seconds', interval '1' minute), attributes['issuer']",
+            Tz::UTC,
         )
         .unwrap();
-        assert_eq!((query.window.slide_ms(), query.window.size_ms()), (10_000, 60_000));
+        assert_eq!(query.window, WindowSpec::new(60_000, 10_000).unwrap());
         assert_eq!(query.attributes, BTreeSet::from(["issuer".to_owned()]));
         assert_eq!(
             query.sql,
@@ -309,6 +334,17 @@ mod tests {
              min(event_time) AS __first_event_time, count(*) AS __events FROM events WHERE event = 'payment' \
              GROUP BY __pane, \"attributes.issuer\""
         );
+    }
+
+    #[test]
+    fn calendar_windows_are_in_the_zone_that_they_name_or_in_the_usual_one() {
+        let window = |call: &str| {
+            let sql = format!("SELECT service FROM requests GROUP BY {call}, service");
+            parse_view(&sql, Tz::Asia__Seoul).unwrap().window
+        };
+        let expected = |unit, zone| WindowSpec::calendar(Calendar { unit, zone });
+        assert_eq!(window("calendar('day')"), expected(CalendarUnit::Day, Tz::Asia__Seoul));
+        assert_eq!(window("calendar('week', 'Europe/Berlin')"), expected(CalendarUnit::Week, Tz::Europe__Berlin));
     }
 
     #[test]
@@ -322,6 +358,9 @@ mod tests {
             ("SELECT service FROM requests GROUP BY tumble(60), service", "is not an interval"),
             ("SELECT service FROM requests GROUP BY tumble(interval '1 minute'), hop(interval '1 second', interval '1 minute')", "two windows"),
             ("SELECT service FROM requests GROUP BY hop(interval '7 seconds', interval '1 minute'), service", "multiple of its slide"),
+            ("SELECT count(*) FROM requests GROUP BY calendar('month')", "takes 'day' or 'week'"),
+            ("SELECT count(*) FROM requests GROUP BY calendar('day', 'Asia/Soul')", "`Asia/Soul` is no IANA time zone"),
+            ("SELECT count(*) FROM requests GROUP BY tumble(interval '8 days')", "at most seven days"),
             ("SELECT count(*) FROM a JOIN b ON a.x = b.x GROUP BY tumble(interval '1 minute')", "cannot JOIN"),
             ("SELECT count(*) FROM requests GROUP BY tumble(interval '1 minute') HAVING count(*) > 1", "HAVING"),
             ("SELECT count(*) FROM requests GROUP BY tumble(interval '1 minute') ORDER BY 1", "ORDER BY"),
@@ -329,7 +368,7 @@ mod tests {
             ("SELECT (", "Expected"),
         ];
         for (sql, expected) in cases {
-            let problem = parse_view(sql).unwrap_err();
+            let problem = parse_view(sql, Tz::UTC).unwrap_err();
             assert!(problem.contains(expected), "{sql}: {problem}");
         }
     }
@@ -357,6 +396,7 @@ mod tests {
         }
         let query = parse_view(
             "SELECT sum(a / attributes['b']::double) / count(*) AS x FROM events GROUP BY tumble(interval '1 minute')",
+            Tz::UTC,
         );
         let sql = query.unwrap().sql;
         let expected = "SELECT sum(a / nullif(+\"attributes.b\"::DOUBLE, 0)) / nullif(+count(*), 0) AS x, ";
@@ -374,7 +414,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_is_refused_not_a_panic(text in ".{0,80}") {
-            let _ = parse_view(&text);
+            let _ = parse_view(&text, Tz::UTC);
             let _ = parse_condition(&text);
         }
     }

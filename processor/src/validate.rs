@@ -25,7 +25,7 @@ pub fn validate(config: &Config) -> Vec<Mistake> {
 /// The views of a configuration, planned; mistakes are left out. For `bongsu check`, which prints them.
 pub fn plan_views(config: &Config) -> Vec<ViewPlan> {
     let (tables, _) = tables(config);
-    config.views.iter().filter_map(|view| ViewPlan::new(view, &tables).ok()).collect()
+    config.views.iter().filter_map(|view| ViewPlan::new(view, &tables, config.zone).ok()).collect()
 }
 
 /// The tables that the sources fill.
@@ -54,7 +54,7 @@ pub(crate) fn compile(config: &Config) -> Result<(Vec<ViewPlan>, Vec<CompiledRul
     let (tables, mut mistakes) = tables(config);
     let mut views = Vec::new();
     for (index, view) in config.views.iter().enumerate() {
-        match ViewPlan::new(view, &tables) {
+        match ViewPlan::new(view, &tables, config.zone) {
             Ok(plan) => views.push(plan),
             Err(problem) => mistakes.push(Mistake { path: format!("views[{index}].sql"), problem }),
         }

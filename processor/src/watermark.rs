@@ -63,6 +63,11 @@ impl PartitionClock {
         self.idle_since_ms.is_some()
     }
 
+    /// The latest event time; none before the first event.
+    pub fn max_event_time_ms(&self) -> Option<i64> {
+        self.max_event_time_ms
+    }
+
     /// What to tell stage 2.
     pub fn mark(&self, max_disorder_ms: i64, now_ms: i64) -> Mark {
         Mark {

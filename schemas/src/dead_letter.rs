@@ -35,11 +35,13 @@ pub enum Reason {
     Future,
     /// The record is larger than the decoder takes.
     TooLarge,
+    /// The record can be read, but a view cannot be computed with it.
+    Poison,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 7] = [
+    pub const ALL: [Reason; 8] = [
         Reason::Null,
         Reason::Malformed,
         Reason::MissingField,
@@ -47,6 +49,7 @@ impl Reason {
         Reason::BadTime,
         Reason::Future,
         Reason::TooLarge,
+        Reason::Poison,
     ];
 
     /// The header's value.
@@ -59,6 +62,7 @@ impl Reason {
             Reason::BadTime => "bad_time",
             Reason::Future => "future",
             Reason::TooLarge => "too_large",
+            Reason::Poison => "poison",
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Results of views: one record in `bongsu.windows` for each window and group key.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::key::GroupKey;
 
-/// One closed window of one group.
+/// One closed window of one group. `N`, `K` and `V` are the types of its name, key and values: whoever only writes one need not own
+/// them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WindowRecord {
+pub struct WindowRecord<N = String, K = GroupKey, V = Map<String, Value>> {
     /// Name of the view.
-    pub view: String,
+    pub view: N,
     /// Event time, inclusive.
     #[serde(with = "rfc3339")]
     pub window_start: DateTime<Utc>,
@@ -18,10 +21,27 @@ pub struct WindowRecord {
     #[serde(with = "rfc3339")]
     pub window_end: DateTime<Utc>,
     /// The group keys.
-    pub key: GroupKey,
+    pub key: K,
     /// The view's other columns.
-    pub values: Map<String, Value>,
-    /// False only for a window that may be corrected later.
+    pub values: V,
+    /// True for the window as it closed; false for a correction of it, which replaces what was said before.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+    /// Ascending over the corrections of one window and key; absent in the window as it closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<i64>,
+}
+
+/// What tells where a record of `bongsu.windows` belongs, without reading the rest of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct WindowHead<'a> {
+    /// Name of the view.
+    #[serde(borrow)]
+    pub view: Cow<'a, str>,
+    /// Event time, inclusive.
+    #[serde(with = "rfc3339")]
+    pub window_start: DateTime<Utc>,
+    /// As in [`WindowRecord`].
     #[serde(rename = "final")]
     pub is_final: bool,
 }

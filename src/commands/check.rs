@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use bongsu_processor::plan::ViewPlan;
 use bongsu_processor::validate::plan_views;
 use bongsu_reporter::routing::route;
-use bongsu_schemas::duration::Span;
 use bongsu_schemas::services::FALLBACK;
 use serde_json::{Value, json};
 
@@ -24,14 +23,6 @@ pub(super) fn run(options: &Check) -> Result<(), Failure> {
 /// Names of columns of a view's result.
 fn names(plan: &ViewPlan, columns: &[usize]) -> Vec<String> {
     columns.iter().map(|column| plan.result_schema.field(*column).name().clone()).collect()
-}
-
-fn window(plan: &ViewPlan) -> String {
-    let text = |millis: i64| Span::from_millis(millis.unsigned_abs()).to_string();
-    match (plan.window.size_ms(), plan.window.slide_ms()) {
-        (size_ms, slide_ms) if size_ms == slide_ms => text(size_ms),
-        (size_ms, slide_ms) => format!("{} every {}", text(size_ms), text(slide_ms)),
-    }
 }
 
 /// Services with an entry of their own, then the fallback.
@@ -53,7 +44,7 @@ fn as_json(config: &Config, views: &[ViewPlan]) -> Value {
         json!({
             "name": view.name,
             "table": view.table,
-            "window": window(view),
+            "window": view.window.to_string(),
             "keys": names(view, &view.keys),
             "values": names(view, &view.values),
         })
@@ -99,7 +90,7 @@ fn as_tables(config: &Config, views: &[ViewPlan]) -> String {
         .iter()
         .map(|view| {
             let keys = names(view, &view.keys).join(", ");
-            [view.name.clone(), view.table.clone(), window(view), keys, names(view, &view.values).join(", ")]
+            [view.name.clone(), view.table.clone(), view.window.to_string(), keys, names(view, &view.values).join(", ")]
         })
         .collect();
     let rules: Vec<[String; 5]> = config

@@ -58,6 +58,7 @@ impl Config {
             kafka: self.kafka.clone(),
             sources: self.sources.clone(),
             time: self.time.clone(),
+            zone: self.zone,
             services: self.services.clone(),
             views: self.views.clone(),
             rules: self.rules.clone(),

@@ -7,6 +7,7 @@ use bongsu_ingest::config::TableDef;
 use bongsu_processor::config::{Rule, View};
 use bongsu_schemas::kafka::Kafka;
 use bongsu_schemas::services::{FALLBACK, ParamValue, Services};
+use chrono_tz::{TZ_VARIANTS, Tz};
 use serde_json::Value;
 
 use super::Config;
@@ -32,7 +33,7 @@ pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findin
     checker.names(&sections, &defaults, &tables);
     checker.params(&sections, &defaults);
     let plan = Plan::new(&sections, defaults, &tables);
-    let (views, rules) = checker.plan(plan, &sections);
+    let (views, rules) = checker.plan(plan, &sections, zone.unwrap_or(Tz::UTC));
     for service in sections.services.0.values_mut() {
         service.params.retain(|name, _| rules.iter().any(|rule| rule.name == *name));
     }
@@ -136,10 +137,10 @@ impl Checker<'_> {
         tables
     }
 
-    fn zone(&mut self, name: &str) -> Option<chrono_tz::Tz> {
+    fn zone(&mut self, name: &str) -> Option<Tz> {
         let zone = name.parse();
         if zone.is_err() {
-            let hint = suggestion(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
+            let hint = suggestion(name, TZ_VARIANTS.iter().map(|zone| zone.name()));
             let problem = format!("`{}` is no IANA time zone{hint}; write for example Asia/Seoul", shown(name));
             self.findings.add(&at("time").key("zone"), problem);
         }
@@ -294,12 +295,13 @@ impl Checker<'_> {
     }
 
     /// Plans every view and rule, and returns those that are in force.
-    fn plan(&mut self, plan: Plan, sections: &Sections) -> (Vec<View>, Vec<Rule>) {
+    fn plan(&mut self, plan: Plan, sections: &Sections, zone: Tz) -> (Vec<View>, Vec<Rule>) {
         let Some(kafka) = sections.kafka.clone().or_else(placeholder_kafka) else { return plan.into_parts() };
         let config = bongsu_processor::config::Config {
             kafka,
             sources: sections.sources.iter().map(|(_, source)| source.clone()).collect(),
             time: sections.time.clone(),
+            zone,
             // Their parameters have been checked, built-in rules that are left out included.
             services: Services::default(),
             views: plan.views.iter().map(|(_, view)| view.clone()).collect(),

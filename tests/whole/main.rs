@@ -7,10 +7,14 @@
 )]
 
 mod accounting;
+mod brokers;
 mod captured;
 mod demo;
 mod exactly_once;
 mod hostile;
+mod identity;
 mod shutdown;
+mod stream;
 mod support;
 mod topics_and_replay;
+mod windows;

@@ -61,7 +61,12 @@ impl Bongsu {
 
     /// Whether it still runs.
     pub(crate) fn is_alive(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.exit_code().is_none()
+    }
+
+    /// With what it ended; none while it runs. A signal leaves no code.
+    pub(crate) fn exit_code(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().unwrap().map(|status| status.code())
     }
 }
 
@@ -143,8 +148,8 @@ impl Request {
     }
 }
 
-/// Start of the generated stream: a whole minute of 2026.
-pub(crate) const START_MS: i64 = 1_795_392_000_000;
+/// Start of the generated stream: a whole day of 2025, so that no test depends on what day it is.
+pub(crate) const START_MS: i64 = 1_748_822_400_000;
 
 /// `count` requests over half an hour in four partitions, up to 5 s out of order, and then one much later request in each
 /// partition, which closes all windows before it.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bongsu_schemas::window::WindowRecord;
 use chrono::NaiveDate;
 
 /// A view, a day of `window_start` (UTC), a partition of `bongsu.windows`.
@@ -13,8 +12,8 @@ pub(crate) struct Chain {
     pub(crate) date: NaiveDate,
 }
 
-/// A row and the offset of its record.
-pub(crate) type Row = (i64, WindowRecord);
+/// The offset of a record of `bongsu.windows`, and its value as it is there: a fraction of what its parsed form would take.
+pub(crate) type Row = (i64, Vec<u8>);
 
 /// What became of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,35 +36,34 @@ pub(crate) trait Store {
 #[derive(Debug, Default)]
 pub(crate) struct Chains {
     rows: BTreeMap<Chain, Vec<Row>>,
-    buffered: usize,
+    buffered_bytes: usize,
     /// Where the files of a chain end, as far as this process knows.
     ends: BTreeMap<Chain, i64>,
 }
 
 impl Chains {
     /// A row waits.
-    pub(crate) fn push(&mut self, partition: i32, offset: i64, window: WindowRecord) {
-        let chain = Chain { partition, view: window.view.clone(), date: window.window_start.date_naive() };
-        self.rows.entry(chain).or_default().push((offset, window));
-        self.buffered += 1;
+    pub(crate) fn push(&mut self, chain: Chain, row: Row) {
+        self.buffered_bytes += row.1.len();
+        self.rows.entry(chain).or_default().push(row);
     }
 
-    /// Rows that wait.
-    pub(crate) fn buffered_rows(&self) -> usize {
-        self.buffered
+    /// Size of the rows that wait.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
     }
 
     /// The partition came or went: neither its rows nor what is known of its files are ours.
     pub(crate) fn forget(&mut self, partition: i32) {
         self.rows.retain(|chain, _| chain.partition != partition);
         self.ends.retain(|chain, _| chain.partition != partition);
-        self.buffered = self.rows.values().map(Vec::len).sum();
+        self.buffered_bytes = self.rows.values().map(|rows| bytes_of(rows)).sum();
     }
 
     /// Writes all rows that wait and are in no file yet (H1).
     pub(crate) fn flush(&mut self, store: &impl Store) -> anyhow::Result<()> {
         while let Some((chain, mut rows)) = self.rows.pop_first() {
-            self.buffered -= rows.len();
+            self.buffered_bytes -= bytes_of(&rows);
             let mut end = match self.ends.get(&chain) {
                 Some(end) => *end,
                 None => store.end_of(&chain)?.unwrap_or(0),
@@ -87,15 +85,17 @@ impl Chains {
     }
 }
 
+fn bytes_of(rows: &[Row]) -> usize {
+    rows.iter().map(|(_, record)| record.len()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
 
     use proptest::prelude::*;
-    use serde_json::Map;
 
     use super::*;
-    use crate::results::time;
 
     /// Files in memory: first offset and rows' offsets. Fails after so many puts.
     #[derive(Default)]
@@ -127,15 +127,8 @@ mod tests {
         }
     }
 
-    fn window(view: u8) -> WindowRecord {
-        WindowRecord {
-            view: format!("v{view}"),
-            window_start: time(0),
-            window_end: time(60_000),
-            key: Map::new(),
-            values: Map::new(),
-            is_final: true,
-        }
+    fn chain(view: u8) -> Chain {
+        Chain { partition: 0, view: format!("v{view}"), date: NaiveDate::default() }
     }
 
     proptest! {
@@ -155,7 +148,7 @@ mod tests {
                 while at < views.len() {
                     let until = (at + batch).min(views.len());
                     for (offset, view) in views.iter().enumerate().take(until).skip(at) {
-                        chains.push(0, offset as i64, window(*view));
+                        chains.push(chain(*view), (offset as i64, Vec::new()));
                     }
                     if chains.flush(&store).is_err() {
                         return;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use bongsu_schemas::history::{History, NEXT_OFFSET_METADATA, date_folder, file_name, view_folder};
 use bongsu_schemas::tables::event_time_type;
-use bongsu_schemas::window::{WindowRecord, rfc3339};
 use chrono::NaiveDate;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -19,7 +18,6 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
 use url::Url;
 
@@ -48,7 +46,7 @@ impl Files {
             store,
             prefix,
             keep: chrono::Duration::from_std(history.keep.duration())?,
-            schemas: views.iter().map(|view| (view.name.clone(), file_schema(view))).collect(),
+            schemas: views.iter().map(|view| (view.name.clone(), record_schema(view))).collect(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
         })
     }
@@ -129,8 +127,9 @@ impl Store for Files {
     }
 }
 
-/// The columns of a view's files: the window, the group keys, the values; text as plain UTF-8, which every reader knows.
-fn file_schema(view: &ViewPlan) -> SchemaRef {
+/// The record of a window as Arrow reads it: the group keys and the values are objects of their own. Text is plain UTF-8, which
+/// every reader of Parquet knows.
+fn record_schema(view: &ViewPlan) -> SchemaRef {
     let column = |index: &usize| {
         let field = view.result_schema.field(*index);
         let data_type = match field.data_type() {
@@ -141,34 +140,51 @@ fn file_schema(view: &ViewPlan) -> SchemaRef {
         };
         Field::new(field.name(), data_type, true)
     };
-    let window = ["window_start", "window_end"].map(|name| Field::new(name, event_time_type(), false));
-    let columns = window.into_iter().chain(view.keys.iter().chain(&view.values).map(column));
-    Arc::new(Schema::new(columns.collect::<Vec<_>>()))
+    let mut fields: Vec<_> =
+        ["window_start", "window_end"].map(|name| Field::new(name, event_time_type(), false)).into();
+    for (name, columns) in [("key", &view.keys), ("values", &view.values)] {
+        if !columns.is_empty() {
+            fields.push(Field::new_struct(name, columns.iter().map(column).collect::<Vec<_>>(), true));
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// The columns of a file: the window, the group keys, the values, side by side.
+fn flat(records: &RecordBatch) -> anyhow::Result<RecordBatch> {
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in records.schema().fields().iter().zip(records.columns()) {
+        match column.as_struct_opt() {
+            Some(object) => {
+                fields.extend(object.fields().iter().cloned());
+                columns.extend(object.columns().iter().cloned());
+            }
+            None => {
+                fields.push(field.clone());
+                columns.push(column.clone());
+            }
+        }
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 fn encode(schema: &SchemaRef, rows: &[Row], next_offset: i64) -> anyhow::Result<Vec<u8>> {
-    let objects: Vec<_> = rows.iter().map(|(_, window)| object(window)).collect();
     let mut decoder = ReaderBuilder::new(schema.clone())
-        .with_batch_size(objects.len().max(1))
+        .with_batch_size(rows.len().max(1))
         .with_coerce_primitive(true)
         .build_decoder()?;
-    decoder.serialize(&objects)?;
-    let batch = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema.clone()));
+    for (offset, record) in rows {
+        decoder.decode(record).with_context(|| format!("the window at offset {offset} cannot be read"))?;
+    }
+    let records = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema.clone()));
+    let batch = flat(&records)?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_key_value_metadata(Some(vec![KeyValue::new(NEXT_OFFSET_METADATA.to_owned(), next_offset.to_string())]))
         .build();
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema.clone(), Some(properties))?;
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties))?;
     writer.write(&batch)?;
     writer.close()?;
     Ok(bytes)
-}
-
-fn object(window: &WindowRecord) -> Map<String, Value> {
-    let mut object = window.key.clone();
-    object.extend(window.values.clone());
-    object.insert("window_start".to_owned(), rfc3339::format(&window.window_start).into());
-    object.insert("window_end".to_owned(), rfc3339::format(&window.window_end).into());
-    object
 }

@@ -14,54 +14,61 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bongsu_schemas::health::Health;
-use bongsu_schemas::window::WindowRecord;
+use bongsu_schemas::window::WindowHead;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Emit, PartitionsRebalanced};
+use crate::events::{Emit, PartitionsRebalanced, RecordRepeated};
 use crate::kafka::consumer::{GroupConsumer, Polled, Probe};
 use crate::pipeline::Pipeline;
-use chains::Chains;
+use chains::{Chain, Chains};
 use files::Files;
 
-/// So many rows are written at once at the latest; bounds memory.
-const MAX_BUFFERED_ROWS: usize = 20_000;
+/// So much is written at once at the latest; bounds memory, of which encoding needs several times as much.
+const MAX_BUFFERED_BYTES: usize = 4 * 1024 * 1024;
 /// How often files past `history.keep` are looked for.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 
 /// Runs until shutdown; what was read by then is written.
 pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let kafka = &pipeline.config.kafka;
-    let topic = pipeline.topics.windows();
-    let consumer =
-        GroupConsumer::subscribe(kafka, &kafka.group_of("history"), &pipeline.identity.name, &[topic.as_str()])?;
+    let topic = pipeline.names.windows.as_ref();
+    let consumer = GroupConsumer::subscribe(kafka, "history", &pipeline.identity.name, &[topic])?;
     let files = Files::open(&pipeline.config.history, &pipeline.views)?;
     let mut chains = Chains::default();
     let mut next_offsets: BTreeMap<i32, i64> = BTreeMap::new();
     let flush = pipeline.config.history.flush.duration();
     let (mut flushed_at, mut cleaned_at) = (Instant::now(), None::<Instant>);
     health.ready("history");
-    let mut probe = Probe::new("history", &topic);
+    let mut probe = Probe::new("history", topic);
     loop {
         probe.look(&consumer, health);
         let stopping = shutdown.is_cancelled();
         let polled = consumer.poll(Duration::from_millis(100))?;
         rebalanced(&consumer, &mut chains, &mut next_offsets);
         if let Polled::Record(record) = polled {
-            next_offsets.insert(record.partition(), record.offset() + 1);
+            let next_offset = next_offsets.entry(record.partition()).or_default();
+            if record.offset() < *next_offset {
+                RecordRepeated { flow: "history" }.emit();
+                continue;
+            }
+            *next_offset = record.offset() + 1;
             let value = record.payload().context("a window record has no value")?;
-            let window: WindowRecord = serde_json::from_slice(value).with_context(|| {
+            let head: WindowHead<'_> = serde_json::from_slice(value).with_context(|| {
                 format!("offset {} of {topic}-{} is no window", record.offset(), record.partition())
             })?;
-            if files.has_view(&window.view) {
-                chains.push(record.partition(), record.offset(), window);
+            // Files are only ever added to: a correction has no place in them.
+            if head.is_final && files.has_view(&head.view) {
+                let (partition, date) = (record.partition(), head.window_start.date_naive());
+                let chain = Chain { partition, view: head.view.into_owned(), date };
+                chains.push(chain, (record.offset(), value.to_vec()));
             }
         }
-        if stopping || flushed_at.elapsed() >= flush || chains.buffered_rows() >= MAX_BUFFERED_ROWS {
+        if stopping || flushed_at.elapsed() >= flush || chains.buffered_bytes() >= MAX_BUFFERED_BYTES {
             chains.flush(&files)?;
-            commit(&consumer, &topic, &next_offsets)?;
+            commit(&consumer, topic, &next_offsets)?;
             flushed_at = Instant::now();
         }
         if stopping {

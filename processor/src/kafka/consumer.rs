@@ -15,11 +15,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::{REQUEST_TIMEOUT, client_config};
+use super::{REQUEST_TIMEOUT, Replaced, client_config};
+use crate::events::{Emit, Lag};
 use crate::watermark::SourcePartition;
 
+/// How often the group hears of us, and we of it.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// How long a question on the side may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a [`Probe`] asks.
@@ -32,14 +35,27 @@ pub(crate) struct Rebalanced {
     pub(crate) revoked: BTreeSet<SourcePartition>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RebalanceNotes {
+    flow: &'static str,
     notes: Mutex<Rebalanced>,
     /// Whether there are any; so that a look after each record costs nothing.
     any: AtomicBool,
 }
 
-impl ClientContext for RebalanceNotes {}
+impl ClientContext for RebalanceNotes {
+    fn stats(&self, statistics: Statistics) {
+        for (topic, found) in &statistics.topics {
+            for (number, partition) in &found.partitions {
+                // Of partitions that are not ours librdkafka knows no position.
+                if partition.app_offset >= 0 && partition.ls_offset >= 0 {
+                    let records = (partition.ls_offset - partition.app_offset).max(0);
+                    Lag { flow: self.flow, topic, partition: *number, records }.emit();
+                }
+            }
+        }
+    }
+}
 
 impl ConsumerContext for RebalanceNotes {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -52,6 +68,8 @@ impl ConsumerContext for RebalanceNotes {
             Rebalance::Assign(list) => notes.assigned.extend(partitions(list)),
             Rebalance::Revoke(list) => {
                 for partition in partitions(list) {
+                    // What remains to be read is somebody else's now.
+                    Lag { flow: self.flow, topic: &partition.0, partition: partition.1, records: 0 }.emit();
                     notes.assigned.remove(&partition);
                     notes.revoked.insert(partition);
                 }
@@ -72,18 +90,20 @@ pub(crate) enum Polled<'a> {
 /// One member of a consumer group.
 pub(crate) struct GroupConsumer {
     consumer: BaseConsumer<RebalanceNotes>,
+    instance: String,
 }
 
 impl GroupConsumer {
-    /// Joins `group` as the static member `instance` and subscribes. Offsets are committed by the owner only.
+    /// Joins the group of `flow` as the static member `instance` and subscribes. Offsets are committed by the owner only.
     pub(crate) fn subscribe(
         kafka: &Kafka,
-        group: &str,
+        flow: &'static str,
         instance: &str,
         topics: &[&str],
     ) -> anyhow::Result<GroupConsumer> {
+        let context = RebalanceNotes { flow, notes: Mutex::default(), any: AtomicBool::default() };
         let consumer: BaseConsumer<RebalanceNotes> = client_config(kafka)?
-            .set("group.id", group)
+            .set("group.id", kafka.group_of(flow))
             .set("group.instance.id", instance)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("enable.auto.commit", "false")
@@ -93,18 +113,46 @@ impl GroupConsumer {
             .set("enable.partition.eof", "true")
             // A dead process that does not come back loses its partitions after this; one that does takes them back at once.
             .set("session.timeout.ms", "10000")
-            .set("heartbeat.interval.ms", "2000")
+            .set("heartbeat.interval.ms", HEARTBEAT.as_millis().to_string())
             .set("max.poll.interval.ms", "300000")
             // New partitions and topics are seen after this.
             .set("topic.metadata.refresh.interval.ms", "10000")
             // The default of 1000 lets a fast consumer starve for a second each time its queue was full.
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "50")
-            .set("queued.max.messages.kbytes", "32768")
-            .create_with_context(RebalanceNotes::default())
+            // What is read ahead is memory, several times the bytes of compressed records: enough to keep the aggregation busy. A
+            // fetch may exceed the first by the second, of which each partition has at most the third.
+            .set("queued.max.messages.kbytes", "8192")
+            .set("fetch.max.bytes", "8388608")
+            .set("fetch.message.max.bytes", "262144")
+            // Lag is told from these.
+            .set("statistics.interval.ms", "5000")
+            .create_with_context(context)
             .context("cannot create a consumer")?;
         consumer.subscribe(topics).context("cannot subscribe")?;
-        Ok(GroupConsumer { consumer })
+        Ok(GroupConsumer { consumer, instance: instance.to_owned() })
+    }
+
+    /// What a failed transaction means. A producer is fenced when its transaction took too long, which the next attempt mends, and when
+    /// another process has our name. The group knows which: that process has joined it in our place.
+    pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        if !is_fenced(&error) {
+            return error;
+        }
+        let deadline = Instant::now() + HEARTBEAT * 2;
+        while Instant::now() < deadline {
+            if self.is_replaced() {
+                return Replaced { name: self.instance.clone() }.into();
+            }
+            // Whatever comes is read again, by this process or by the other.
+            self.consumer.poll(Duration::from_millis(100));
+        }
+        error
+    }
+
+    fn is_replaced(&self) -> bool {
+        let fatal = self.consumer.client().fatal_error();
+        fatal.is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
     }
 
     /// Waits up to `timeout` for a record.
@@ -119,6 +167,7 @@ impl GroupConsumer {
                 tracing::warn!(%error, "the consumer waits for the brokers");
                 Ok(Polled::Nothing)
             }
+            Some(Err(_)) if self.is_replaced() => Err(Replaced { name: self.instance.clone() }.into()),
             Some(Err(error)) => Err(error).context("cannot read from Kafka"),
         }
     }
@@ -143,6 +192,16 @@ impl GroupConsumer {
         self.consumer
             .seek(topic, *partition, Offset::Offset(offset), REQUEST_TIMEOUT)
             .with_context(|| format!("cannot seek in {topic}-{partition}"))
+    }
+
+    /// Stops reading partitions for a while.
+    pub(crate) fn pause<'p>(&self, partitions: impl IntoIterator<Item = &'p SourcePartition>) -> anyhow::Result<()> {
+        self.consumer.pause(&list_of(partitions)).context("cannot pause partitions")
+    }
+
+    /// Reads them on.
+    pub(crate) fn resume<'p>(&self, partitions: impl IntoIterator<Item = &'p SourcePartition>) -> anyhow::Result<()> {
+        self.consumer.resume(&list_of(partitions)).context("cannot resume partitions")
     }
 
     /// First and next offset of a partition that a reader of committed records can see.
@@ -190,13 +249,32 @@ impl Probe {
     }
 }
 
+fn list_of<'p>(partitions: impl IntoIterator<Item = &'p SourcePartition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    list
+}
+
+fn is_fenced(error: &anyhow::Error) -> bool {
+    let fenced = [
+        RDKafkaErrorCode::Fenced,
+        RDKafkaErrorCode::ProducerFenced,
+        RDKafkaErrorCode::InvalidProducerEpoch,
+        RDKafkaErrorCode::FencedInstanceId,
+    ];
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<KafkaError>()?.rdkafka_error_code());
+    code.is_some_and(|code| fenced.contains(&code))
+}
+
 fn is_missing_topic(error: &KafkaError) -> bool {
     let missing = [RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::UnknownTopic];
     error.rdkafka_error_code().is_some_and(|code| missing.contains(&code))
 }
 
 /// Errors that librdkafka recovers from by itself, sooner or later.
-fn is_passing(error: &KafkaError) -> bool {
+pub(crate) fn is_passing(error: &KafkaError) -> bool {
     let passing = [
         RDKafkaErrorCode::AllBrokersDown,
         RDKafkaErrorCode::BrokerTransportFailure,

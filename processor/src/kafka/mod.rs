@@ -3,6 +3,7 @@
 pub(crate) mod consumer;
 pub(crate) mod identity;
 pub(crate) mod transaction;
+pub(crate) mod transactor;
 
 use std::time::Duration;
 
@@ -11,6 +12,15 @@ use rdkafka::ClientConfig;
 
 /// How long a request to a broker may take before the stage gives up, tears down and starts again.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Somebody else is what this process was; to go on would be to fight over each transaction.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another process has taken over the name `{name}` of this one; give each process a name of its own in BONGSU_INSTANCE"
+)]
+pub(crate) struct Replaced {
+    pub(crate) name: String,
+}
 
 /// What all clients have in common.
 pub(crate) fn client_config(kafka: &Kafka) -> anyhow::Result<ClientConfig> {

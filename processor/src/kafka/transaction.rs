@@ -1,5 +1,6 @@
 //! One transaction after the other: outputs and the offsets of their input become visible together (P1).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -19,7 +20,7 @@ const SERVE_PAUSE: Duration = Duration::from_micros(200);
 /// A record to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outgoing {
-    pub(crate) topic: String,
+    pub(crate) topic: Arc<str>,
     /// The partition, where it matters; else Kafka's partitioner chooses by the key.
     pub(crate) partition: Option<i32>,
     pub(crate) key: Option<Vec<u8>>,
@@ -34,13 +35,31 @@ pub(crate) fn header(name: &str, value: &str) -> (String, Option<Vec<u8>>) {
 }
 
 impl Outgoing {
-    pub(crate) fn keyed(topic: &str, key: String, value: Vec<u8>) -> Outgoing {
+    pub(crate) fn keyed(topic: &Arc<str>, key: String, value: Vec<u8>) -> Outgoing {
         Outgoing {
-            topic: topic.to_owned(),
+            topic: topic.clone(),
             partition: None,
             key: Some(key.into_bytes()),
             value: Some(value),
             headers: Vec::new(),
+        }
+    }
+}
+
+/// A call that waits for brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    SendOffsets,
+    Commit,
+    Abort,
+}
+
+impl Step {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Step::SendOffsets => "adding offsets to the transaction",
+            Step::Commit => "committing it",
+            Step::Abort => "aborting it",
         }
     }
 }
@@ -52,10 +71,11 @@ pub(crate) struct Transactions {
 }
 
 impl Transactions {
-    /// Takes over `transactional_id`: an open transaction of its last owner is aborted and that owner is fenced.
-    pub(crate) fn open(kafka: &Kafka, flow: &'static str, transactional_id: &str) -> anyhow::Result<Transactions> {
+    /// Takes over the transactions of `flow` in the process `instance`: one that its last owner left open is aborted, and that owner is
+    /// fenced.
+    pub(crate) fn open(kafka: &Kafka, flow: &'static str, instance: &str) -> anyhow::Result<Transactions> {
         let producer: BaseProducer = client_config(kafka)?
-            .set("transactional.id", transactional_id)
+            .set("transactional.id", format!("{}.{instance}", kafka.group_of(flow)))
             .set("transaction.timeout.ms", "15000")
             .set("compression.type", "lz4")
             // Records of a transaction are there all at once; waiting for more would only delay the commit.
@@ -70,29 +90,35 @@ impl Transactions {
 
     /// Writes `records` and `offsets` in one transaction. After an error nothing of it is visible, and the owner starts again
     /// from what was committed before.
+    ///
+    /// `reached` is told before each call that waits for brokers.
     pub(crate) fn commit(
         &self,
         records: &[Outgoing],
         offsets: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
+        reached: impl Fn(Step),
     ) -> anyhow::Result<()> {
         self.producer.begin_transaction().context("cannot begin a transaction")?;
         kill_point(self.flow, "begun");
         let result = self.write(records).and_then(|()| {
             kill_point(self.flow, "records-sent");
+            reached(Step::SendOffsets);
             self.producer
                 .send_offsets_to_transaction(offsets, group, REQUEST_TIMEOUT)
                 .context("cannot add offsets to the transaction")?;
             kill_point(self.flow, "offsets-sent");
+            reached(Step::Commit);
             self.producer.commit_transaction(REQUEST_TIMEOUT).context("cannot commit the transaction")?;
             kill_point(self.flow, "committed");
             Ok(())
         });
-        if result.is_err()
-            && let Err(error) = self.producer.abort_transaction(REQUEST_TIMEOUT)
-        {
-            // Whoever takes over the transactional id aborts it.
-            tracing::warn!(%error, "cannot abort the transaction");
+        if result.is_err() {
+            reached(Step::Abort);
+            if let Err(error) = self.producer.abort_transaction(REQUEST_TIMEOUT) {
+                // Whoever takes over the transactional id aborts it.
+                tracing::warn!(%error, "cannot abort the transaction");
+            }
         }
         result
     }
@@ -119,7 +145,7 @@ impl Transactions {
     }
 
     fn enqueue(&self, outgoing: &Outgoing) -> anyhow::Result<()> {
-        let mut record = BaseRecord::<[u8], [u8]>::to(&outgoing.topic);
+        let mut record = BaseRecord::<[u8], [u8]>::to(outgoing.topic.as_ref());
         if let Some(partition) = outgoing.partition {
             record = record.partition(partition);
         }

@@ -4,6 +4,7 @@ use arrow::array::{Float64Array, Int64Array, StringViewArray, TimestampMilliseco
 use arrow::compute::concat_batches;
 use arrow::util::display::array_value_to_string;
 use bongsu_schemas::tables::{Column, EVENT_TIME, Table, schema_of};
+use chrono_tz::Tz;
 use proptest::prelude::*;
 
 use super::*;
@@ -23,7 +24,7 @@ type Event = (i64, String, Option<String>, String);
 fn plan() -> ViewPlan {
     let columns = |table: Table| TableColumns { columns: table.columns(), has_attributes: table.has_attributes() };
     let tables: Tables = Table::ALL.into_iter().map(|table| (table.name().to_owned(), columns(table))).collect();
-    ViewPlan::new(&View { name: "requests_1m".to_owned(), sql: REQUESTS.to_owned() }, &tables).unwrap()
+    ViewPlan::new(&View::new("requests_1m", REQUESTS), &tables, Tz::UTC).unwrap()
 }
 
 fn partial(plan: &ViewPlan, events: &[Event]) -> RecordBatch {

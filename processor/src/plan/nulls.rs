@@ -115,6 +115,7 @@ mod tests {
 
     use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringViewArray, TimestampMillisecondArray};
     use bongsu_schemas::tables::{EVENT_TIME, Table, schema_of};
+    use chrono_tz::Tz;
     use serde_json::{Value, json};
 
     use crate::config::View;
@@ -175,7 +176,7 @@ mod tests {
         let sql = format!("SELECT event, {column} AS result FROM events GROUP BY tumble(interval '1 minute'), event");
         let table = Table::Events;
         let columns = TableColumns { columns: table.columns(), has_attributes: table.has_attributes() };
-        ViewPlan::new(&View { name: "v".to_owned(), sql }, &[(table.name().to_owned(), columns)].into())
+        ViewPlan::new(&View::new("v", &sql), &[(table.name().to_owned(), columns)].into(), Tz::UTC)
     }
 
     fn events(plan: &ViewPlan) -> RecordBatch {

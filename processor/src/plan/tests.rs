@@ -1,6 +1,7 @@
 use arrow::array::{Float64Array, Int64Array, StringViewArray};
 use arrow::util::pretty::pretty_format_batches;
 use bongsu_schemas::tables::Table;
+use chrono_tz::Tz;
 use proptest::prelude::*;
 
 use super::*;
@@ -11,7 +12,7 @@ fn tables() -> Tables {
 }
 
 fn view(sql: &str) -> Result<ViewPlan, String> {
-    ViewPlan::new(&View { name: "v".to_owned(), sql: sql.to_owned() }, &tables())
+    ViewPlan::new(&View::new("v", sql), &tables(), Tz::UTC)
 }
 
 const REQUESTS: &str = "SELECT service, count(*) AS requests, count(*) FILTER (WHERE status >= 500) AS errors,

@@ -145,14 +145,8 @@ impl RuleEngine {
     ) -> anyhow::Result<()> {
         let rules = self.rules.clone();
         for (index, compiled) in rules.iter().enumerate().filter(|(_, compiled)| compiled.view == window.view) {
-            self.step_missing(
-                index,
-                compiled,
-                window.plan.window,
-                window.end_ms - window.plan.window.slide_ms(),
-                now,
-                changes,
-            );
+            let spec = window.plan.window;
+            self.step_missing(index, compiled, spec, spec.pane_start(window.end_ms - 1), now, changes);
             self.judge(index, compiled, &window, now, changes)?;
             self.stepped_to_ms.insert(index, window.end_ms);
         }
@@ -235,14 +229,14 @@ impl RuleEngine {
         changes: &mut Changes,
     ) {
         let Some(mut end_ms) = self.stepped_to_ms.get(&index).copied() else { return };
-        while end_ms + spec.slide_ms() <= to_end_ms {
+        while spec.pane_end(end_ms) <= to_end_ms {
             let series = self.series_of(index);
             if series.is_empty() {
                 end_ms = to_end_ms;
                 break;
             }
-            end_ms += spec.slide_ms();
-            let moment = Moment { window_ms: (end_ms - spec.size_ms(), end_ms), now };
+            end_ms = spec.pane_end(end_ms);
+            let moment = Moment { window_ms: (spec.window_start(end_ms), end_ms), now };
             for id in series {
                 self.step(id, None, compiled, Observation::Absent, moment, changes);
             }

@@ -2,45 +2,58 @@
 //!
 //! ```text
 //! poll ─► decode ─► AggregateExec(Partial) of each view ─► split by group key ─┐
-//!            ├─► latest event time ─► marker to every partition ───────────────┼─► one transaction with the source offsets
-//!            └─► rejects ─► dead letters ──────────────────────────────────────┘
+//!  ▲         ├─► latest event time ─► marker to every partition ───────────────┼─► one transaction with the source offsets
+//!  │         └─► rejects ─► dead letters ──────────────────────────────────────┘
+//!  └── a partition too far ahead waits; an epoch that cannot be computed is read again in halves
 //! ```
 
+mod alignment;
 mod source;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use arrow::array::RecordBatch;
 use bongsu_schemas::health::Health;
 use rdkafka::consumer::Consumer;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Emit, EpochAggregated};
 use crate::kafka::consumer::Probe;
-use crate::kafka::transaction::{Outgoing, Transactions, header};
-use crate::partials::{
-    HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, split_rows,
-};
+use crate::kafka::transactor::Transactor;
+use crate::partials::{marker_for, rows_for};
 use crate::pipeline::Pipeline;
+use crate::plan::ViewPlan;
 use source::{Epoch, Source};
 
 /// Runs until shutdown; what was read by then is committed.
 pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let id = format!("{}.{}", pipeline.config.kafka.group_of("stage1"), pipeline.identity.name);
-    let transactions = Transactions::open(&pipeline.config.kafka, "stage1", &id)?;
+    let transactor = Transactor::open(&pipeline.config.kafka, "stage1", &pipeline.identity.name)?;
     let mut source = Source::open(pipeline)?;
-    let partitions = source.consumer().own_partition_count(&pipeline.topics.partials())?;
+    let partitions = source.consumer().own_partition_count(&pipeline.names.partials)?;
     health.ready("stage1");
-    let mut probe = Probe::new("stage1", &pipeline.topics.partials());
+    let mut probe = Probe::new("stage1", &pipeline.names.partials);
     while !shutdown.is_cancelled() {
         probe.look(source.consumer(), health);
         let Some(mut epoch) = source.gather(shutdown)? else { continue };
         let started = Instant::now();
-        let (mut outgoing, partial_rows) = partial_records(pipeline, &epoch, partitions)?;
-        outgoing.extend(markers(pipeline, &epoch.marker, partitions)?);
-        outgoing.append(&mut epoch.dead_letters);
+        let partials = match partials(pipeline, &epoch) {
+            Ok(partials) => partials,
+            Err(error) => {
+                source.split(&epoch, &error)?;
+                continue;
+            }
+        };
+        let partial_rows = partials.iter().map(|(_, rows)| rows.num_rows() as u64).sum();
+        let mut outgoing = std::mem::take(&mut epoch.dead_letters);
+        for (view, rows) in partials {
+            outgoing.extend(rows_for(&pipeline.names.partials, view, &rows, partitions)?);
+        }
+        outgoing.extend(marker_for(&pipeline.names.partials, &epoch.marker, partitions)?);
         let group = source.consumer().inner().group_metadata().context("the consumer is not in its group")?;
-        transactions.commit(&outgoing, &epoch.next_offsets()?, &group)?;
+        transactor.commit(outgoing, epoch.next_offsets()?, group).map_err(|error| source.consumer().explain(error))?;
+        source.committed();
         let transaction_secs = started.elapsed().as_secs_f64();
         let counts = epoch.counts;
         EpochAggregated {
@@ -56,41 +69,15 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     Ok(())
 }
 
-/// The records of partial aggregates, and how many rows they hold.
-fn partial_records(pipeline: &Pipeline, epoch: &Epoch, partitions: i32) -> anyhow::Result<(Vec<Outgoing>, u64)> {
-    let topic = pipeline.topics.partials();
-    let (mut outgoing, mut partial_rows) = (Vec::new(), 0);
+/// The partial aggregates of each view. An error, or a panic, says that some row cannot be computed.
+fn partials<'a>(pipeline: &'a Pipeline, epoch: &Epoch) -> anyhow::Result<Vec<(&'a ViewPlan, RecordBatch)>> {
+    let mut partials = Vec::new();
     for (table, rows) in &epoch.rows {
         for view in pipeline.views.iter().filter(|view| view.table == *table) {
-            let partial = view.partial(rows)?;
-            partial_rows += partial.num_rows() as u64;
-            for record in split_rows(view, &partial, partitions)? {
-                outgoing.push(Outgoing {
-                    topic: topic.clone(),
-                    partition: Some(record.partition),
-                    key: None,
-                    value: Some(record.value),
-                    headers: vec![
-                        header(HEADER_KIND, KIND_ROWS),
-                        header(HEADER_VERSION, VERSION),
-                        header(HEADER_VIEW, &view.name),
-                        header(HEADER_PLAN, &view.version),
-                    ],
-                });
-            }
+            let partial = catch_unwind(AssertUnwindSafe(|| view.partial(rows)));
+            let panicked = || Err(anyhow!("the aggregation of the view `{}` panicked, which is a bug", view.name));
+            partials.push((view, partial.unwrap_or_else(|_| panicked())?));
         }
     }
-    Ok((outgoing, partial_rows))
-}
-
-fn markers(pipeline: &Pipeline, marker: &Marker, partitions: i32) -> anyhow::Result<Vec<Outgoing>> {
-    let value = marker.encode()?;
-    let record = |partition| Outgoing {
-        topic: pipeline.topics.partials(),
-        partition: Some(partition),
-        key: None,
-        value: Some(value.clone()),
-        headers: vec![header(HEADER_KIND, KIND_MARKER), header(HEADER_VERSION, VERSION)],
-    };
-    Ok((0..partitions).map(record).collect())
+    Ok(partials)
 }

@@ -1,25 +1,27 @@
 //! The reading half of stage 1: records into batches, and how far each partition is.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use arrow::array::RecordBatch;
 use bongsu_ingest::config::{Format, Source as SourceConfig};
-use bongsu_ingest::dead_letter::DeadLetter;
-use bongsu_ingest::decode::{Decoder, Outcome};
-use bongsu_ingest::record::RawRecord;
+use bongsu_ingest::decode::{Decoder, Outcome, Reject};
+use bongsu_schemas::dead_letter::Reason;
 use chrono::Utc;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{DeadLettered, Emit, PartitionsRebalanced, SourceSeen};
+use super::alignment::{Position, limit, may_read};
+use crate::dead_letter::{dead_letter, headers_of, raw_record};
+use crate::events::{
+    Emit, EpochPoisoned, PartitionsPaused, PartitionsRebalanced, RecordRepeated, SourceSeen, WatermarkDelay,
+};
 use crate::kafka::consumer::{GroupConsumer, Polled, Rebalanced};
 use crate::kafka::transaction::Outgoing;
 use crate::partials::Marker;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Names, Pipeline};
 use crate::watermark::{PartitionClock, SourcePartition};
 
 /// Bounds of an epoch: whichever comes first ends it. They bound memory and the delay of a record.
@@ -27,7 +29,7 @@ const MAX_ROWS: usize = 100_000;
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 const MAX_WAIT: Duration = Duration::from_millis(250);
 /// The clock is read once for so many records that stream in.
-const CLOCK_EVERY: u32 = 64;
+const CLOCK_EVERY: u64 = 64;
 /// An idle partition's watermark moves on in steps of this.
 const IDLE_STEP: Duration = Duration::from_secs(1);
 /// How often the number of partitions of each topic is asked for.
@@ -41,7 +43,8 @@ pub(crate) struct Epoch {
     pub(crate) dead_letters: Vec<Outgoing>,
     pub(crate) marker: Marker,
     pub(crate) counts: Counts,
-    next_offsets: BTreeMap<SourcePartition, i64>,
+    /// First and next offset of what it holds of each partition.
+    read: BTreeMap<SourcePartition, (i64, i64)>,
 }
 
 /// in = accepted + filtered + rejected.
@@ -57,7 +60,7 @@ impl Epoch {
     /// What Kafka commits: one more than the last offset read.
     pub(crate) fn next_offsets(&self) -> anyhow::Result<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
-        for ((topic, partition), next_offset) in &self.next_offsets {
+        for ((topic, partition), (_, next_offset)) in &self.read {
             list.add_partition_offset(topic, *partition, Offset::Offset(*next_offset))?;
         }
         Ok(list)
@@ -73,6 +76,16 @@ pub(crate) struct Source<'a> {
     topics_refreshed: Option<Instant>,
     idle_asked_at: Instant,
     idle_moved_at: Instant,
+    /// Fewer than usual while a record is looked for with which a view cannot be computed.
+    max_records: u64,
+    poison: Option<Poison>,
+}
+
+/// A record that goes to the dead letters although it can be decoded.
+struct Poison {
+    partition: SourcePartition,
+    offset: i64,
+    detail: String,
 }
 
 /// One source topic.
@@ -95,11 +108,18 @@ struct PartitionState {
     end_seen: bool,
     /// First and next offset of what the current epoch has of it.
     epoch: Option<(i64, i64)>,
+    /// It is too far ahead of others.
+    is_paused: bool,
 }
 
 impl PartitionState {
     fn new(now_ms: i64) -> PartitionState {
-        PartitionState { clock: PartitionClock::new(now_ms), next_offset: None, end_seen: false, epoch: None }
+        let clock = PartitionClock::new(now_ms);
+        PartitionState { clock, next_offset: None, end_seen: false, epoch: None, is_paused: false }
+    }
+
+    fn position(&self) -> Position {
+        Position { event_time_ms: self.clock.max_event_time_ms(), at_end: self.end_seen || self.clock.is_idle() }
     }
 
     fn on_record(&mut self, offset: i64, event_time_ms: Option<i64>, now_ms: i64) {
@@ -114,8 +134,7 @@ impl<'a> Source<'a> {
     pub(crate) fn open(pipeline: &'a Pipeline) -> anyhow::Result<Source<'a>> {
         let config = &pipeline.config;
         let names: Vec<&str> = config.sources.iter().map(|source| source.topic.as_str()).collect();
-        let group = config.kafka.group_of("stage1");
-        let consumer = GroupConsumer::subscribe(&config.kafka, &group, &pipeline.identity.name, &names)?;
+        let consumer = GroupConsumer::subscribe(&config.kafka, "stage1", &pipeline.identity.name, &names)?;
         let max_future_ms = config.time.max_future.millis();
         let topic = |source: &SourceConfig| -> anyhow::Result<TopicSource> {
             let decoder = Decoder::new(source, &pipeline.wanted, max_future_ms).map_err(|problem| anyhow!(problem))?;
@@ -130,7 +149,16 @@ impl<'a> Source<'a> {
         };
         let topics = config.sources.iter().map(topic).collect::<anyhow::Result<_>>()?;
         let now = Instant::now();
-        Ok(Source { pipeline, consumer, topics, topics_refreshed: None, idle_asked_at: now, idle_moved_at: now })
+        Ok(Source {
+            pipeline,
+            consumer,
+            topics,
+            topics_refreshed: None,
+            idle_asked_at: now,
+            idle_moved_at: now,
+            max_records: u64::MAX,
+            poison: None,
+        })
     }
 
     pub(crate) fn consumer(&self) -> &GroupConsumer {
@@ -145,20 +173,21 @@ impl<'a> Source<'a> {
         for topic in &mut self.topics {
             epoch.rows.extend(topic.decoder.finish()?);
         }
+        for topic in &mut self.topics {
+            for (number, partition) in &mut topic.partitions {
+                if let Some(read) = partition.epoch.take() {
+                    epoch.read.insert((topic.topic.clone(), *number), read);
+                }
+            }
+        }
         if spoilt {
-            self.read_again()?;
+            self.read_again(&epoch)?;
             return Ok(None);
         }
         self.find_idle();
         self.refresh_topics();
-        for topic in &mut self.topics {
-            for (number, partition) in &mut topic.partitions {
-                if let Some((_, next_offset)) = partition.epoch.take() {
-                    epoch.next_offsets.insert((topic.topic.clone(), *number), next_offset);
-                }
-            }
-        }
-        if epoch.next_offsets.is_empty() && !self.idle_moves() {
+        self.align()?;
+        if epoch.read.is_empty() && !self.idle_moves() {
             return Ok(None);
         }
         epoch.marker = self.marker();
@@ -167,12 +196,12 @@ impl<'a> Source<'a> {
 
     /// True if the epoch must not be committed, for it holds records of a partition that is somebody else's now.
     fn fill(&mut self, epoch: &mut Epoch, shutdown: &CancellationToken) -> anyhow::Result<bool> {
-        let dead_letter_topic = self.pipeline.topics.dead_letter();
         let deadline = Instant::now() + MAX_WAIT;
         // Good enough for idleness, which is a matter of seconds; a clock reading for each record is not free.
         let now_ms = now_ms();
-        let (mut rows, mut bytes, mut records, mut at, mut due) = (0, 0, 0_u32, 0, false);
-        while !due && rows < MAX_ROWS && bytes < MAX_BYTES && !shutdown.is_cancelled() {
+        let (mut rows, mut bytes, mut records, mut at, mut due) = (0, 0, 0_u64, 0, false);
+        let has_room = |rows, bytes, records| rows < MAX_ROWS && bytes < MAX_BYTES && records < self.max_records;
+        while !due && has_room(rows, bytes, records) && !shutdown.is_cancelled() {
             let mut polled = self.consumer.poll(Duration::ZERO)?;
             let waits = matches!(polled, Polled::Nothing);
             if waits || records.is_multiple_of(CLOCK_EVERY) {
@@ -184,8 +213,16 @@ impl<'a> Source<'a> {
                 due = left.is_zero();
             }
             if let Some(rebalanced) = self.consumer.rebalanced()
-                && rebalance(&mut self.topics, &rebalanced)?
+                && rebalance(&self.consumer, &mut self.topics, &rebalanced)?
             {
+                // The record in hand is read again with the others of its partition, or alone.
+                if let Polled::Record(record) = &polled {
+                    let topic = self.topics.iter_mut().find(|topic| topic.topic == record.topic());
+                    let partition = topic.and_then(|topic| topic.partitions.get_mut(&record.partition()));
+                    if let Some(partition) = partition {
+                        partition.epoch.get_or_insert((record.offset(), record.offset()));
+                    }
+                }
                 return Ok(true);
             }
             match polled {
@@ -200,7 +237,15 @@ impl<'a> Source<'a> {
                     let TopicSource { decoder, reads_headers, partitions, .. } = &mut self.topics[at];
                     // A record that was fetched before its partition was revoked is somebody else's now.
                     let Some(partition) = partitions.get_mut(&record.partition()) else { continue };
-                    let outcome = decode(decoder, *reads_headers, &record, &dead_letter_topic, epoch);
+                    if partition.next_offset.is_some_and(|next_offset| record.offset() < next_offset) {
+                        RecordRepeated { flow: "stage1" }.emit();
+                        continue;
+                    }
+                    let outcome = match &self.poison {
+                        Some(poison) if poison.is(&record) => poison.outcome(),
+                        _ => decode(decoder, *reads_headers, &record),
+                    };
+                    epoch.count(&self.pipeline.names, &record, &outcome);
                     rows += outcome.rows as usize;
                     partition.on_record(record.offset(), outcome.max_event_time_ms, now_ms);
                 }
@@ -214,16 +259,63 @@ impl<'a> Source<'a> {
         Ok(false)
     }
 
+    /// An epoch with which a view cannot be computed is read again in halves, until the record to blame is alone; that one goes to the
+    /// dead letters.
+    pub(crate) fn split(&mut self, epoch: &Epoch, error: &anyhow::Error) -> anyhow::Result<()> {
+        EpochPoisoned { records: epoch.counts.records, error }.emit();
+        match epoch.read.first_key_value() {
+            Some((partition, (_, next_offset))) if epoch.counts.records == 1 => {
+                let detail = format!("{error:#}");
+                self.poison = Some(Poison { partition: partition.clone(), offset: next_offset - 1, detail });
+            }
+            _ => self.max_records = (epoch.counts.records / 2).max(1),
+        }
+        self.read_again(epoch)
+    }
+
+    /// The epoch is committed: whatever was to blame is behind us, or in a later part.
+    pub(crate) fn committed(&mut self) {
+        self.max_records = self.max_records.saturating_mul(2);
+        self.poison = None;
+    }
+
     /// Goes back to where the epoch began, in the partitions that are still ours. Their clocks forget what they saw: a marker ahead
     /// of the records would make those late.
-    fn read_again(&mut self) -> anyhow::Result<()> {
+    fn read_again(&mut self, epoch: &Epoch) -> anyhow::Result<()> {
         for topic in &mut self.topics {
             for (number, partition) in &mut topic.partitions {
-                if let Some((first_offset, _)) = partition.epoch {
-                    self.consumer.seek(&(topic.topic.clone(), *number), first_offset)?;
-                    *partition = PartitionState::new(now_ms());
+                let name = (topic.topic.clone(), *number);
+                if let Some((first_offset, _)) = epoch.read.get(&name) {
+                    self.consumer.seek(&name, *first_offset)?;
+                    let is_paused = partition.is_paused;
+                    *partition = PartitionState { is_paused, ..PartitionState::new(now_ms()) };
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Has partitions wait that are too far ahead of others, and lets them go on when the others have caught up.
+    fn align(&mut self) -> anyhow::Result<()> {
+        let partitions = || self.topics.iter().flat_map(|topic| topic.partitions.values());
+        let max_drift_ms = self.pipeline.config.time.max_drift.millis();
+        let merged_ms = self.pipeline.merged_watermark_ms();
+        let limit_ms = limit(partitions().map(PartitionState::position), merged_ms, max_drift_ms);
+        let (mut paused, mut resumed) = (Vec::new(), Vec::new());
+        for topic in &mut self.topics {
+            for (number, partition) in &mut topic.partitions {
+                let may_read = may_read(partition.position(), limit_ms);
+                if partition.is_paused == may_read {
+                    partition.is_paused = !may_read;
+                    let list = if may_read { &mut resumed } else { &mut paused };
+                    list.push((topic.topic.clone(), *number));
+                }
+            }
+        }
+        self.consumer.pause(&paused)?;
+        self.consumer.resume(&resumed)?;
+        if !paused.is_empty() {
+            PartitionsPaused { partitions: paused.len() as u64, limit_ms: limit_ms.unwrap_or_default() }.emit();
         }
         Ok(())
     }
@@ -234,8 +326,11 @@ impl<'a> Source<'a> {
             return;
         }
         self.idle_asked_at = Instant::now();
+        let max_disorder_ms = self.pipeline.config.time.max_disorder.millis();
         for topic in &mut self.topics {
             for (number, state) in &mut topic.partitions {
+                let watermark_ms = state.clock.mark(max_disorder_ms, now_ms).watermark_ms;
+                WatermarkDelay { topic: &topic.topic, partition: *number, watermark_ms, now_ms }.emit();
                 if !state.clock.is_silent(now_ms, idle_timeout_ms) {
                     continue;
                 }
@@ -295,12 +390,14 @@ impl<'a> Source<'a> {
 }
 
 /// Takes note of a rebalance. True if it took a partition of which the current epoch has records.
-fn rebalance(topics: &mut [TopicSource], rebalanced: &Rebalanced) -> anyhow::Result<bool> {
+fn rebalance(consumer: &GroupConsumer, topics: &mut [TopicSource], rebalanced: &Rebalanced) -> anyhow::Result<bool> {
     PartitionsRebalanced { flow: "stage1", rebalanced }.emit();
     if !rebalanced.assigned.is_disjoint(&rebalanced.revoked) {
         // Which of its records were read before and which after cannot be told any more.
         bail!("a partition left and came back at once");
     }
+    // What one owner had wait must not wait for ever with the next.
+    consumer.resume(&rebalanced.assigned)?;
     let now_ms = now_ms();
     let mut spoilt = false;
     for topic in topics {
@@ -320,51 +417,31 @@ fn now_ms() -> i64 {
     Utc::now().timestamp_millis()
 }
 
-fn decode(
-    decoder: &mut Decoder,
-    reads_headers: bool,
-    record: &BorrowedMessage<'_>,
-    dead_letter_topic: &str,
-    epoch: &mut Epoch,
-) -> Outcome {
+fn decode(decoder: &mut Decoder, reads_headers: bool, record: &BorrowedMessage<'_>) -> Outcome {
     let headers = if reads_headers { headers_of(record) } else { Vec::new() };
-    let raw = RawRecord {
-        topic: record.topic(),
-        partition: record.partition(),
-        offset: record.offset(),
-        timestamp_ms: record.timestamp().to_millis(),
-        key: record.key(),
-        value: record.payload(),
-        headers: &headers,
-    };
-    let outcome = decoder.decode(&raw);
-    epoch.counts.records += 1;
-    epoch.counts.events += u64::from(outcome.events);
-    epoch.counts.filtered += u64::from(outcome.filtered);
-    for reject in &outcome.rejects {
-        epoch.counts.rejected += u64::from(reject.events);
-        DeadLettered { topic: raw.topic, partition: raw.partition, offset: raw.offset, reason: reject.reason }.emit();
-    }
-    // One dead letter for a record, however many of its events are wrong: it holds the whole record.
-    if let Some(reject) = outcome.rejects.first() {
-        let headers = headers_of(record);
-        let letter = DeadLetter::new(&RawRecord { headers: &headers, ..raw }, reject);
-        epoch.dead_letters.push(Outgoing {
-            topic: dead_letter_topic.to_owned(),
-            partition: None,
-            key: letter.key.map(<[u8]>::to_vec),
-            value: letter.value.map(<[u8]>::to_vec),
-            headers: letter
-                .headers
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.map(Cow::into_owned)))
-                .collect(),
-        });
-    }
-    outcome
+    decoder.decode(&raw_record(record, &headers))
 }
 
-fn headers_of<'a>(record: &'a BorrowedMessage<'_>) -> Vec<(&'a str, Option<&'a [u8]>)> {
-    let headers = record.headers().into_iter().flat_map(|headers| headers.iter());
-    headers.map(|header| (header.key, header.value)).collect()
+impl Poison {
+    fn is(&self, record: &BorrowedMessage<'_>) -> bool {
+        let (topic, partition) = &self.partition;
+        self.offset == record.offset() && *partition == record.partition() && topic == record.topic()
+    }
+
+    fn outcome(&self) -> Outcome {
+        let reject = Reject { reason: Reason::Poison, detail: self.detail.clone(), events: 1 };
+        Outcome { events: 1, rejects: vec![reject], ..Outcome::default() }
+    }
+}
+
+impl Epoch {
+    fn count(&mut self, names: &Names, record: &BorrowedMessage<'_>, outcome: &Outcome) {
+        self.counts.records += 1;
+        self.counts.events += u64::from(outcome.events);
+        self.counts.filtered += u64::from(outcome.filtered);
+        self.counts.rejected += outcome.rejects.iter().map(|reject| u64::from(reject.events)).sum::<u64>();
+        if let Some(reject) = outcome.rejects.first() {
+            self.dead_letters.push(dead_letter(names, record, reject));
+        }
+    }
 }

@@ -2,13 +2,17 @@
 //!
 //! ```text
 //! poll ─► rows ─► panes ──┐ ended ─► AggregateExec(Final) ─► windows ─► rules ─► alerts ─┐
-//!     └─► markers ─► watermark ┘                                                         ├─► one transaction with the
-//!             rows of closed panes ─► late ──────────────────────────────────────────────┘   low-water offsets
+//!     └─► markers ─► watermark ┘ └─► panes of long windows ─► bongsu.panes ──────────────┼─► one transaction with the
+//!             rows of closed panes ─► late, corrections ─────────────────────────────────┘   low-water offsets
 //! ```
 
+mod close;
+mod groups;
+mod level;
 mod offsets;
 mod partition;
 mod restore;
+mod rule_states;
 pub mod state;
 
 use std::collections::BTreeMap;
@@ -23,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::{Emit, PartitionsRebalanced, WindowsCommitted};
 use crate::kafka::consumer::{GroupConsumer, Polled, Probe};
-use crate::kafka::transaction::Transactions;
+use crate::kafka::transactor::Transactor;
 use crate::pipeline::Pipeline;
+use crate::watermark::SourcePartition;
+use level::Level;
 use partition::Partition;
 
 /// Bounds of an epoch: whichever comes first ends it. They bound memory and the delay of a result.
@@ -35,34 +41,37 @@ const MAX_OUTPUTS: usize = 20_000;
 /// Progress without any output is committed this often, so that a restart has little to read again.
 const QUIET_COMMIT: Duration = Duration::from_secs(1);
 
+/// Our partitions of both topics.
+type Partitions<'a> = BTreeMap<(Level, i32), Partition<'a>>;
+
 /// Runs until shutdown; outputs that are due by then are committed.
 pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationToken) -> anyhow::Result<()> {
     let kafka = &pipeline.config.kafka;
-    let group = kafka.group_of("stage2");
-    let transactions = Transactions::open(kafka, "stage2", &format!("{group}.{}", pipeline.identity.name))?;
-    let topic = pipeline.topics.partials();
-    let consumer = GroupConsumer::subscribe(kafka, &group, &pipeline.identity.name, &[topic.as_str()])?;
-    restore::check_partition_counts(pipeline, &consumer)?;
-    let mut partitions = BTreeMap::new();
+    let transactor = Transactor::open(kafka, "stage2", &pipeline.identity.name)?;
+    let topics = [pipeline.names.partials.as_ref(), pipeline.names.panes.as_ref()];
+    let consumer = GroupConsumer::subscribe(kafka, "stage2", &pipeline.identity.name, &topics)?;
+    let mut partitions = Partitions::new();
     let mut committed_at = Instant::now();
+    pipeline.set_merged_watermark_ms(None);
     health.ready("stage2");
-    let mut probe = Probe::new("stage2", &topic);
+    let mut probe = Probe::new("stage2", &pipeline.names.partials);
     while !shutdown.is_cancelled() {
         probe.look(&consumer, health);
         gather(pipeline, &consumer, &mut partitions, shutdown)?;
-        let has_output = partitions.values().any(|partition: &Partition<'_>| partition.has_output());
+        pipeline.set_merged_watermark_ms(merged_ms(&partitions));
+        let has_output = partitions.values().any(Partition::has_output);
         if has_output || committed_at.elapsed() >= QUIET_COMMIT {
-            commit(pipeline, &consumer, &transactions, &mut partitions)?;
+            commit(pipeline, &consumer, &transactor, &mut partitions)?;
             committed_at = Instant::now();
         }
     }
-    commit(pipeline, &consumer, &transactions, &mut partitions)
+    commit(pipeline, &consumer, &transactor, &mut partitions)
 }
 
 fn gather<'a>(
     pipeline: &'a Pipeline,
     consumer: &GroupConsumer,
-    partitions: &mut BTreeMap<i32, Partition<'a>>,
+    partitions: &mut Partitions<'a>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + MAX_WAIT;
@@ -73,7 +82,7 @@ fn gather<'a>(
         rebalance(pipeline, consumer, partitions, shutdown)?;
         if let Polled::Record(record) = &polled {
             records += 1;
-            take(record, partitions)?;
+            take(pipeline, record, partitions)?;
         }
         if left.is_zero() {
             break;
@@ -82,13 +91,20 @@ fn gather<'a>(
     Ok(())
 }
 
-fn outputs(partitions: &BTreeMap<i32, Partition<'_>>) -> usize {
+/// The watermark of the sources; each of our partitions of the partials has heard of it, one sooner than the other.
+fn merged_ms(partitions: &Partitions<'_>) -> Option<i64> {
+    let partials = partitions.range((Level::Partials, i32::MIN)..(Level::Panes, i32::MIN));
+    partials.filter_map(|(_, partition)| partition.merged_ms()).min()
+}
+
+fn outputs(partitions: &Partitions<'_>) -> usize {
     partitions.values().map(Partition::outputs).sum()
 }
 
-fn take(record: &BorrowedMessage<'_>, partitions: &mut BTreeMap<i32, Partition<'_>>) -> anyhow::Result<()> {
+fn take(pipeline: &Pipeline, record: &BorrowedMessage<'_>, partitions: &mut Partitions<'_>) -> anyhow::Result<()> {
+    let level = Level::of_topic(pipeline, record.topic()).context("a record of a topic that was not subscribed")?;
     // A record that was fetched before its partition was revoked is somebody else's now.
-    let Some(partition) = partitions.get_mut(&record.partition()) else { return Ok(()) };
+    let Some(partition) = partitions.get_mut(&(level, record.partition())) else { return Ok(()) };
     partition
         .take(record)
         .with_context(|| format!("at offset {} of {}-{}", record.offset(), record.topic(), record.partition()))
@@ -98,36 +114,41 @@ fn take(record: &BorrowedMessage<'_>, partitions: &mut BTreeMap<i32, Partition<'
 fn rebalance<'a>(
     pipeline: &'a Pipeline,
     consumer: &GroupConsumer,
-    partitions: &mut BTreeMap<i32, Partition<'a>>,
+    partitions: &mut Partitions<'a>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(rebalanced) = consumer.rebalanced() else { return Ok(()) };
     PartitionsRebalanced { flow: "stage2", rebalanced: &rebalanced }.emit();
-    for (_, partition) in &rebalanced.revoked {
-        partitions.remove(partition);
+    let level =
+        |topic: &str| Level::of_topic(pipeline, topic).context("a partition of a topic that was not subscribed");
+    for (topic, number) in &rebalanced.revoked {
+        partitions.remove(&(level(topic)?, *number));
     }
-    for (_, partition) in &rebalanced.assigned {
-        partitions.insert(*partition, restore::partition(pipeline, consumer, *partition, shutdown)?);
+    if rebalanced.assigned.is_empty() {
+        return Ok(());
     }
+    let ours = |(topic, number): &SourcePartition| Ok((level(topic)?, *number));
+    let assigned: Vec<(Level, i32)> = rebalanced.assigned.iter().map(ours).collect::<anyhow::Result<_>>()?;
+    let restored = restore::partitions(pipeline, consumer, &assigned, shutdown)?;
+    partitions.extend(assigned.into_iter().zip(restored));
     Ok(())
 }
 
 fn commit(
     pipeline: &Pipeline,
     consumer: &GroupConsumer,
-    transactions: &Transactions,
-    partitions: &mut BTreeMap<i32, Partition<'_>>,
+    transactor: &Transactor,
+    partitions: &mut Partitions<'_>,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
-    let topic = pipeline.topics.partials();
     let (mut offsets, mut outgoing) = (TopicPartitionList::new(), Vec::new());
     let (mut windows, mut alerts) = (0, 0);
-    for (number, partition) in partitions.iter_mut() {
+    for ((level, number), partition) in partitions.iter_mut() {
         let Some(progress) = partition.progress() else { continue };
         if !partition.has_output() && !partition.has_moved(&progress) {
             continue;
         }
-        let mut element = offsets.add_partition(&topic, *number);
+        let mut element = offsets.add_partition(level.topic(pipeline), *number);
         element.set_offset(Offset::Offset(progress.low_water_offset))?;
         element.set_metadata(offsets::encode(&progress)?);
         let output = partition.take_output(progress)?;
@@ -139,11 +160,12 @@ fn commit(
         return Ok(());
     }
     let group = consumer.inner().group_metadata().context("the consumer is not in its group")?;
-    transactions.commit(&outgoing, &offsets, &group)?;
+    transactor.commit(outgoing, offsets, group).map_err(|error| consumer.explain(error))?;
     WindowsCommitted {
         windows,
         alerts,
         open_panes: partitions.values().map(Partition::open_panes).sum(),
+        open_rows: partitions.values().map(Partition::open_rows).sum(),
         active_series: partitions.values().map(Partition::active_series).sum(),
         closed_ms: partitions.values().map(Partition::closed_ms).filter(|ms| *ms > state::NEVER_MS).min(),
         transaction_secs: started.elapsed().as_secs_f64(),

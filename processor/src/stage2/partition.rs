@@ -1,27 +1,34 @@
-//! One partition of the partials: its open windows, its rules' states, and what it has to say with the next commit.
+//! One partition of the partials or of the panes: its open windows, its rules' states, and what it has to say with the next commit.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::TimestampMillisecondType;
+use bongsu_ingest::decode::Reject;
+use bongsu_schemas::dead_letter::Reason;
 use bongsu_schemas::key::key_text;
-use bongsu_schemas::window::{WindowRecord, rfc3339};
 use chrono::Utc;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use serde_json::json;
 
-use super::state::{EndedWindow, OpenWindows, Progress};
-use crate::events::{Emit, LateRows, UnknownPartials};
+use super::close::{Finished, finish, late_records, poisoned_records, window_records};
+use super::groups::{GroupSet, into_other};
+use super::level::{Level, PartitionCounts, closed_marker};
+use super::state::{EndedWindow, OpenWindows, PaneId, Progress, ViewWindows};
+use crate::dead_letter::dead_letter;
+use crate::events::{
+    Emit, GroupsOverflowed, LateRows, PoisonedGroups, RecordRepeated, UnknownPartials, WindowsCorrected,
+};
 use crate::kafka::transaction::Outgoing;
 use crate::partials::{
     HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, decode_rows,
+    marker_for, rows_for,
 };
 use crate::pipeline::Pipeline;
 use crate::plan::{ViewPlan, events};
-use crate::results::{row_object, time};
 use crate::rules::engine::{Changes, ClosedWindow, RuleEngine, SeriesRecord};
+use crate::window::WindowSpec;
 
 /// So many batches of a pane are merged into one; bounds memory by the number of groups, not of records.
 const REDUCE_AT: usize = 64;
@@ -29,8 +36,12 @@ const REDUCE_AT: usize = 64;
 /// See the module.
 pub(crate) struct Partition<'a> {
     pipeline: &'a Pipeline,
+    level: Level,
+    counts: PartitionCounts,
     number: i32,
     open: OpenWindows<RecordBatch>,
+    /// Of panes that have reached the limit of groups.
+    group_sets: BTreeMap<PaneId, GroupSet>,
     rules: RuleEngine,
     output: Output,
     committed: Progress,
@@ -48,15 +59,36 @@ pub(crate) struct Output {
 
 impl<'a> Partition<'a> {
     /// The state as of `progress`, with the rule states that were committed with it.
-    pub(crate) fn new(pipeline: &'a Pipeline, number: i32, progress: Progress, rules: RuleEngine) -> Partition<'a> {
-        let windows = pipeline.views.iter().map(|view| view.window).collect();
-        let lateness_ms = pipeline.config.time.allowed_lateness.millis();
-        let open = OpenWindows::restore(windows, lateness_ms, progress.clone());
-        Partition { pipeline, number, open, rules, output: Output::default(), committed: progress }
+    pub(crate) fn new(
+        pipeline: &'a Pipeline,
+        level: Level,
+        counts: PartitionCounts,
+        number: i32,
+        progress: Progress,
+        rules: RuleEngine,
+    ) -> Partition<'a> {
+        let windows = |view| ViewWindows { spec: level.window(view), corrections_ms: level.corrections_ms(view) };
+        let windows = pipeline.views.iter().map(windows).collect();
+        let open = OpenWindows::restore(windows, level.lateness_ms(pipeline), progress.clone());
+        Partition {
+            pipeline,
+            level,
+            counts,
+            number,
+            open,
+            group_sets: BTreeMap::new(),
+            rules,
+            output: Output::default(),
+            committed: progress,
+        }
     }
 
     /// Takes the next record of the partition.
     pub(crate) fn take(&mut self, record: &BorrowedMessage<'_>) -> anyhow::Result<()> {
+        if record.offset() < self.open.next_offset() {
+            RecordRepeated { flow: "stage2" }.emit();
+            return Ok(());
+        }
         let header = |name: &str| -> Option<&str> {
             let headers = record.headers()?;
             let value = headers.iter().find(|header| header.key == name)?.value?;
@@ -67,7 +99,7 @@ impl<'a> Partition<'a> {
             version == VERSION,
             "the partials have version `{version}`, this program knows {VERSION}; let the version that wrote them drain the topic first"
         );
-        let value = record.payload().context("a partial record has no value")?;
+        let value = record.payload().unwrap_or_default();
         let offset = record.offset();
         match header(HEADER_KIND) {
             Some(KIND_ROWS) => {
@@ -75,30 +107,100 @@ impl<'a> Partition<'a> {
                 let is_ours =
                     |view: &&ViewPlan| view.name == view_name && Some(view.version.as_str()) == header(HEADER_PLAN);
                 match self.pipeline.views.iter().enumerate().find(|(_, view)| is_ours(view)) {
-                    Some((index, view)) => self.take_rows(offset, index, view, &decode_rows(view, value)?)?,
+                    Some((index, view)) => match decode_rows(view, value) {
+                        Ok(rows) => self.take_rows(offset, index, view, &rows)?,
+                        Err(error) => self.reject(record, &error),
+                    },
                     None => UnknownPartials { view: view_name, offset }.emit(),
                 }
             }
-            Some(KIND_MARKER) => self.take_marker(offset, &Marker::decode(value)?)?,
-            other => anyhow::bail!("a partial record has the kind {other:?}"),
+            Some(KIND_MARKER) => match Marker::decode(value) {
+                Ok(marker) => self.take_marker(offset, &marker)?,
+                Err(error) => self.reject(record, &error),
+            },
+            other => self.reject(record, &anyhow!("a partial record has the kind {other:?}")),
         }
         self.open.advance_past(offset);
         Ok(())
     }
 
+    /// A record that no version of ours has written: somebody else writes to our topic, or the disk of a broker is broken.
+    fn reject(&mut self, record: &BorrowedMessage<'_>, error: &anyhow::Error) {
+        if !self.open.is_replayed(record.offset()) {
+            let reject = Reject { reason: Reason::Malformed, detail: format!("{error:#}"), events: 1 };
+            self.output.records.push(dead_letter(&self.pipeline.names, record, &reject));
+        }
+    }
+
     fn take_rows(&mut self, offset: i64, index: usize, view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<()> {
-        for (pane_start_ms, rows) in by_pane(rows)? {
+        for (pane_start_ms, rows) in by_pane(self.level.window(view), view, rows)? {
             let pane = (index, pane_start_ms);
+            let rows = self.limit_groups(offset, view, pane, rows)?;
             if let Some(late) = self.open.rows(offset, pane, rows) {
-                self.publish_late(view, pane_start_ms, late)?;
-            } else if self.open.pane_rows(pane).len() >= REDUCE_AT {
+                self.late(pane, view, &late)?;
+            }
+            if self.open.pane_rows(pane).len() >= REDUCE_AT {
                 self.open.replace_rows(pane, |batches| view.reduce(batches.to_vec()))?;
             }
         }
         Ok(())
     }
 
+    /// The rows that the pane has room for; the rest goes on as `__other__` (G1).
+    fn limit_groups(
+        &mut self,
+        offset: i64,
+        view: &ViewPlan,
+        pane: PaneId,
+        rows: RecordBatch,
+    ) -> anyhow::Result<RecordBatch> {
+        let limit = self.level.share(view.max_groups, self.counts);
+        // Rows are at least as many as groups, and far easier to count.
+        let held: usize = self.open.pane_rows(pane).iter().map(RecordBatch::num_rows).sum();
+        if !self.group_sets.contains_key(&pane) {
+            if held + rows.num_rows() <= limit {
+                return Ok(rows);
+            }
+            let groups = GroupSet::of(view, self.open.pane_rows(pane), limit)?;
+            self.group_sets.insert(pane, groups);
+        }
+        let groups = self.group_sets.get_mut(&pane).context("the pane's groups are known")?;
+        let (kept, others) = groups.split(view, &rows)?;
+        if others.num_rows() > 0 && !self.open.is_replayed(offset) {
+            GroupsOverflowed { view: &view.name, groups: others.num_rows() as u64, limit: view.max_groups }.emit();
+            let other = into_other(view, &others, &self.pipeline.config.services)?;
+            self.send_to_panes(view, &other)?;
+        }
+        Ok(kept)
+    }
+
+    fn send_to_panes(&mut self, view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<()> {
+        let records = rows_for(&self.pipeline.names.panes, view, rows, self.counts.panes)?;
+        self.output.records.extend(records);
+        Ok(())
+    }
+
+    /// Rows of a pane that has closed. A long window that is rolled up from it may still be open.
+    fn late(&mut self, (index, pane_start_ms): PaneId, view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<()> {
+        if self.level == Level::Partials && view.is_rolled_up() {
+            let long_end_ms = view.window.last_window_end(view.window.pane_start(pane_start_ms));
+            if long_end_ms + view.corrections_ms > self.open.closed_ms() {
+                return self.send_to_panes(view, rows);
+            }
+        }
+        let end_ms = self.level.window(view).last_window_end(pane_start_ms);
+        let window = EndedWindow { end_ms, view: index, start_ms: pane_start_ms };
+        let Finished { results, poisoned } = finish(view, &window, std::slice::from_ref(rows))?;
+        let closed_ms = self.open.closed_ms();
+        LateRows { view: &view.name, events: events(&results), pane_start_ms, closed_ms }.emit();
+        self.output.records.extend(late_records(&self.pipeline.names, view, &window, &results)?);
+        self.output.records.extend(poisoned_records(&self.pipeline.names, view, &window, &poisoned)?);
+        Ok(())
+    }
+
     fn take_marker(&mut self, offset: i64, marker: &Marker) -> anyhow::Result<()> {
+        // Before time goes on: it may end the time in which they can be made.
+        self.publish_corrections()?;
         let closed_before_ms = self.open.closed_ms();
         let ended = self.open.marker(offset, marker);
         if self.open.closed_ms() == closed_before_ms {
@@ -110,10 +212,11 @@ impl<'a> Partition<'a> {
         }
         self.rules.time_passed(&self.pipeline.views, self.open.closed_ms(), Utc::now(), &mut changes);
         self.open.forget_closed();
+        let open = &self.open;
+        self.group_sets.retain(|pane, _| !open.pane_rows(*pane).is_empty());
         for alert in &changes.alerts {
             self.output.alerts += 1;
-            let record =
-                Outgoing::keyed(&self.pipeline.topics.alerts(), key_text(&alert.key), serde_json::to_vec(alert)?);
+            let record = Outgoing::keyed(&self.pipeline.names.alerts, key_text(&alert.key), serde_json::to_vec(alert)?);
             self.output.records.push(record);
         }
         self.output.states.extend(changes.states);
@@ -123,21 +226,11 @@ impl<'a> Partition<'a> {
     fn close(&mut self, window: &EndedWindow, changes: &mut Changes) -> anyhow::Result<()> {
         let pipeline = self.pipeline;
         let plan = &pipeline.views[window.view];
-        let batches: Vec<RecordBatch> = self.open.rows_of(window).into_iter().cloned().collect();
-        let results = plan.finish(window.start_ms, &batches)?;
-        let topic = pipeline.topics.windows();
-        for row in 0..results.num_rows() {
-            let record = WindowRecord {
-                view: plan.name.clone(),
-                window_start: time(window.start_ms),
-                window_end: time(window.end_ms),
-                key: row_object(&results, &plan.keys, row),
-                values: row_object(&results, &plan.values, row),
-                is_final: true,
-            };
-            self.output.records.push(Outgoing::keyed(&topic, key_text(&record.key), serde_json::to_vec(&record)?));
+        let rows: Vec<RecordBatch> = self.open.rows_of(window).into_iter().cloned().collect();
+        if self.level == Level::Partials && plan.is_rolled_up() {
+            return self.send_to_panes(plan, &plan.reduce(rows)?);
         }
-        self.output.windows += results.num_rows() as u64;
+        let results = self.publish(plan, window, &rows, None)?;
         let closed = ClosedWindow {
             view: window.view,
             plan,
@@ -148,29 +241,34 @@ impl<'a> Partition<'a> {
         self.rules.window_closed(closed, Utc::now(), changes)
     }
 
-    /// What late rows alone would have contributed to the last window of their pane.
-    fn publish_late(&mut self, view: &ViewPlan, pane_start_ms: i64, rows: RecordBatch) -> anyhow::Result<()> {
-        let results = view.finish(pane_start_ms, &[rows])?;
-        let late =
-            LateRows { view: &view.name, events: events(&results), pane_start_ms, closed_ms: self.open.closed_ms() };
-        late.emit();
-        for row in 0..results.num_rows() {
-            let key = row_object(&results, &view.keys, row);
-            let value = json!({
-                "view": view.name,
-                "window_start": rfc3339::format(&time(pane_start_ms)),
-                "window_end": rfc3339::format(&time(view.window.last_window_end(pane_start_ms))),
-                "key": key,
-                "values": row_object(&results, &view.values, row),
-                "events": events(&results.slice(row, 1)),
-            });
-            self.output.records.push(Outgoing::keyed(
-                &self.pipeline.topics.late(),
-                key_text(&key),
-                serde_json::to_vec(&value)?,
-            ));
+    /// Publishes closed windows that late rows have changed: the groups that those rows belong to. Rules judge a window once.
+    fn publish_corrections(&mut self) -> anyhow::Result<()> {
+        let pipeline = self.pipeline;
+        for window in self.open.take_corrected() {
+            let plan = &pipeline.views[window.view];
+            let rows: Vec<RecordBatch> = self.open.rows_of(&window).into_iter().cloned().collect();
+            let results = self.publish(plan, &window, &rows, Some(self.open.next_offset()))?;
+            WindowsCorrected { view: &plan.name, windows: results.num_rows() as u64 }.emit();
         }
         Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        plan: &ViewPlan,
+        window: &EndedWindow,
+        rows: &[RecordBatch],
+        sequence: Option<i64>,
+    ) -> anyhow::Result<RecordBatch> {
+        let names = &self.pipeline.names;
+        let Finished { results, poisoned } = finish(plan, window, rows)?;
+        self.output.records.extend(window_records(names, plan, window, &results, sequence)?);
+        self.output.windows += results.num_rows() as u64;
+        if !poisoned.is_empty() {
+            PoisonedGroups { view: &plan.name, groups: poisoned.len() as u64 }.emit();
+            self.output.records.extend(poisoned_records(names, plan, window, &poisoned)?);
+        }
+        Ok(results)
     }
 
     /// Whether a transaction is due.
@@ -195,19 +293,42 @@ impl<'a> Partition<'a> {
 
     /// Hands the output over to the transaction that commits `progress`.
     pub(crate) fn take_output(&mut self, progress: Progress) -> anyhow::Result<Output> {
+        self.publish_corrections()?;
+        self.tell_panes(progress.closed_ms)?;
         self.committed = progress;
         let mut output = std::mem::take(&mut self.output);
-        let topic = self.pipeline.topics.rule_states();
         for (key, record) in std::mem::take(&mut output.states) {
             let value = record.map(|record| serde_json::to_vec(&record)).transpose()?;
+            let topic = self.pipeline.names.rule_states.clone();
             let (partition, key) = (Some(self.number), Some(key.into_bytes()));
-            output.records.push(Outgoing { topic: topic.clone(), partition, key, value, headers: Vec::new() });
+            output.records.push(Outgoing { topic, partition, key, value, headers: Vec::new() });
         }
         Ok(output)
     }
 
+    /// After the panes that have closed, that they have (P5). What was told before follows from what was committed.
+    fn tell_panes(&mut self, closed_ms: i64) -> anyhow::Result<()> {
+        if self.level == Level::Partials
+            && let Some(marker) =
+                closed_marker(self.pipeline, self.counts, self.number, self.committed.closed_ms, closed_ms)
+        {
+            self.output.records.extend(marker_for(&self.pipeline.names.panes, &marker, self.counts.panes)?);
+        }
+        Ok(())
+    }
+
+    /// The watermark over all source partitions, as far as this one has heard of it.
+    pub(crate) fn merged_ms(&self) -> Option<i64> {
+        self.open.merged_ms()
+    }
+
     pub(crate) fn open_panes(&self) -> usize {
         self.open.open_panes()
+    }
+
+    /// Rows that are kept: at least as many as groups of panes.
+    pub(crate) fn open_rows(&self) -> usize {
+        self.open.all_rows().map(RecordBatch::num_rows).sum()
     }
 
     pub(crate) fn active_series(&self) -> usize {
@@ -219,17 +340,20 @@ impl<'a> Partition<'a> {
     }
 }
 
-/// Rows by the pane that they belong to; usually there is one.
-fn by_pane(rows: &RecordBatch) -> anyhow::Result<Vec<(i64, RecordBatch)>> {
+/// Rows by the pane that they belong to; usually there is one. Rows of closed panes become rows of the pane that those are rolled up
+/// into.
+fn by_pane(spec: WindowSpec, view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<Vec<(i64, RecordBatch)>> {
     let panes = rows.column(0).as_primitive::<TimestampMillisecondType>().values();
     let mut rows_of: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-    for (row, pane_start_ms) in panes.iter().enumerate() {
-        rows_of.entry(*pane_start_ms).or_default().push(row as u32);
+    for (row, start_ms) in panes.iter().enumerate() {
+        rows_of.entry(spec.pane_start(*start_ms)).or_default().push(row as u32);
     }
-    if let Some((pane_start_ms, _)) = rows_of.first_key_value().filter(|_| rows_of.len() == 1) {
-        return Ok(vec![(*pane_start_ms, rows.clone())]);
-    }
-    let pick =
-        |(pane_start_ms, rows_here)| Ok((pane_start_ms, take_record_batch(rows, &UInt32Array::from(rows_here))?));
+    let is_single = rows_of.len() == 1;
+    let pick = |(pane_start_ms, rows_here): (i64, Vec<u32>)| {
+        let picked = if is_single { rows.clone() } else { take_record_batch(rows, &UInt32Array::from(rows_here))? };
+        // Rows of partials say so themselves.
+        let picked = if view.is_rolled_up() { view.in_pane(pane_start_ms, &picked)? } else { picked };
+        Ok((pane_start_ms, picked))
+    };
     rows_of.into_iter().map(pick).collect()
 }

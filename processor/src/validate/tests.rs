@@ -1,5 +1,6 @@
 use bongsu_ingest::config::Source;
 use bongsu_schemas::history::History;
+use chrono_tz::Tz;
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,8 +15,9 @@ fn config(rules: Value, services: Value) -> Config {
         kafka: serde_json::from_value(json!({ "brokers": "localhost:9092" })).unwrap(),
         sources: vec![Source::json("shop.requests", "requests")],
         time: Time::default(),
+        zone: Tz::UTC,
         services: serde_json::from_value(services).unwrap(),
-        views: vec![View { name: "requests_1m".to_owned(), sql: REQUESTS.to_owned() }],
+        views: vec![View::new("requests_1m", REQUESTS)],
         rules: serde_json::from_value(rules).unwrap(),
         history: History::default(),
     }

@@ -138,6 +138,7 @@ mod tests {
             key: Map::from_iter([("service".to_owned(), json!(key))]),
             values: Map::from_iter([("requests".to_owned(), json!(minute))]),
             is_final: true,
+            sequence: None,
         }
     }
 

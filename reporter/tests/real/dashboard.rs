@@ -53,6 +53,7 @@ async fn the_page_shows_what_is_in_kafka() {
         key: Map::from_iter([("service".to_owned(), json!("search"))]),
         values: Map::from_iter([("requests".to_owned(), json!(4_711))]),
         is_final: true,
+        sequence: None,
     };
     produce(broker.bootstrap(), "bongsu.windows", None, [serde_json::to_string(&window).unwrap()]).unwrap();
     send(&broker, &firing);

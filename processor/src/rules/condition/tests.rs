@@ -1,5 +1,6 @@
 use arrow::array::{Int64Array, StringViewArray};
 use bongsu_schemas::tables::Table;
+use chrono_tz::Tz;
 use serde_json::json;
 
 use super::*;
@@ -11,8 +12,7 @@ fn view() -> ViewPlan {
     let table = Table::Requests;
     let columns = TableColumns { columns: table.columns(), has_attributes: table.has_attributes() };
     let sql = "SELECT service, count(*) AS errors FROM requests GROUP BY tumble(interval '1 minute'), service";
-    ViewPlan::new(&View { name: "v".to_owned(), sql: sql.to_owned() }, &[(table.name().to_owned(), columns)].into())
-        .unwrap()
+    ViewPlan::new(&View::new("v", sql), &[(table.name().to_owned(), columns)].into(), Tz::UTC).unwrap()
 }
 
 fn rule(when: &str, clear: Option<&str>) -> Rule {

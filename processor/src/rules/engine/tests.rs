@@ -1,5 +1,6 @@
 use arrow::array::{ArrayRef, Int64Array, StringViewArray, TimestampMillisecondArray};
 use bongsu_schemas::tables::{Column, EVENT_TIME, Table, schema_of};
+use chrono_tz::Tz;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ type Row = (&'static str, usize, usize);
 fn view(sql: &str) -> ViewPlan {
     let columns = |table: Table| TableColumns { columns: table.columns(), has_attributes: table.has_attributes() };
     let tables: Tables = Table::ALL.into_iter().map(|table| (table.name().to_owned(), columns(table))).collect();
-    ViewPlan::new(&View { name: "requests_1m".to_owned(), sql: sql.to_owned() }, &tables).unwrap()
+    ViewPlan::new(&View::new("requests_1m", sql), &tables, Tz::UTC).unwrap()
 }
 
 /// The rule that most cases use, with another `for`.
@@ -66,7 +67,7 @@ fn close(engine: &mut RuleEngine, plan: &ViewPlan, minute: i64, rows: &[Row], no
     }
     let start_ms = minute * MINUTE_MS;
     let results = results(plan, start_ms, rows);
-    let end_ms = start_ms + plan.window.size_ms();
+    let end_ms = plan.window.last_window_end(start_ms);
     let window = ClosedWindow { view: 0, plan, start_ms, end_ms, results: &results };
     engine.window_closed(window, time(now_ms), changes).unwrap();
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -40,33 +40,61 @@ fn log_of(spec: WindowSpec, events: &[(i32, i64, i64, bool)]) -> Vec<Record> {
     log
 }
 
-type Outputs = (Vec<(EndedWindow, Vec<u32>)>, Vec<u32>);
+/// Windows as they closed, corrections, and late rows.
+#[derive(Debug, Default, PartialEq)]
+struct Outputs {
+    windows: Vec<(EndedWindow, Vec<u32>)>,
+    corrections: Vec<(EndedWindow, Vec<u32>)>,
+    late: Vec<u32>,
+}
+
+impl Outputs {
+    fn append(&mut self, other: Outputs) {
+        self.windows.extend(other.windows);
+        self.corrections.extend(other.corrections);
+        self.late.extend(other.late);
+    }
+
+    /// What the reader who goes by the latest word knows in the end.
+    fn latest(&self) -> BTreeMap<EndedWindow, Vec<u32>> {
+        self.windows.iter().chain(&self.corrections).cloned().collect()
+    }
+}
+
+fn ids_of(state: &OpenWindows<Vec<u32>>, window: EndedWindow) -> (EndedWindow, Vec<u32>) {
+    let mut ids: Vec<u32> = state.rows_of(&window).into_iter().flatten().copied().collect();
+    ids.sort_unstable();
+    (window, ids)
+}
+
+fn correct(state: &mut OpenWindows<Vec<u32>>, outputs: &mut Outputs) {
+    let corrected = state.take_corrected();
+    outputs.corrections.extend(corrected.into_iter().map(|window| ids_of(state, window)));
+}
 
 /// Stage 2 over the log: commits now and then, crashes now and then and starts again from what was committed.
-fn run(spec: WindowSpec, log: &[Record], decisions: &mut impl Iterator<Item = u8>, crashes: bool) -> Outputs {
-    let (mut windows, mut late) = (Vec::new(), Vec::new());
+fn run(windows: ViewWindows, log: &[Record], decisions: &mut impl Iterator<Item = u8>, crashes: bool) -> Outputs {
+    let mut outputs = Outputs::default();
     let mut committed = Progress::default();
-    let restore = |progress: &Progress| OpenWindows::restore(vec![spec], LATENESS_MS, progress.clone());
+    let restore = |progress: &Progress| OpenWindows::restore(vec![windows], LATENESS_MS, progress.clone());
     let mut state = restore(&committed);
-    let (mut offset, mut new_windows, mut new_late) = (0, Vec::new(), Vec::new());
+    let (mut offset, mut new) = (0, Outputs::default());
     loop {
         // Calm once the decisions are used up, so that every run ends.
         let decision = decisions.next().unwrap_or(100);
         if crashes && decision < 8 {
             state = restore(&committed);
             offset = committed.low_water_offset as usize;
-            (new_windows, new_late) = (Vec::new(), Vec::new());
+            new = Outputs::default();
         }
         match log.get(offset) {
             Some(Record::Rows(pane_start_ms, ids)) => {
-                new_late.extend(state.rows(offset as i64, (0, *pane_start_ms), ids.clone()).into_iter().flatten())
+                new.late.extend(state.rows(offset as i64, (0, *pane_start_ms), ids.clone()).into_iter().flatten())
             }
             Some(Record::Marker(marker)) => {
-                for window in state.marker(offset as i64, marker) {
-                    let mut ids: Vec<u32> = state.rows_of(&window).into_iter().flatten().copied().collect();
-                    ids.sort_unstable();
-                    new_windows.push((window, ids));
-                }
+                correct(&mut state, &mut new);
+                let ended = state.marker(offset as i64, marker);
+                new.windows.extend(ended.into_iter().map(|window| ids_of(&state, window)));
                 state.forget_closed();
             }
             None => {}
@@ -79,12 +107,12 @@ fn run(spec: WindowSpec, log: &[Record], decisions: &mut impl Iterator<Item = u8
         if (finished || decision > 200)
             && let Some(progress) = state.progress()
         {
-            windows.append(&mut new_windows);
-            late.append(&mut new_late);
+            correct(&mut state, &mut new);
+            outputs.append(std::mem::take(&mut new));
             committed = progress;
         }
         if finished {
-            return (windows, late);
+            return outputs;
         }
     }
 }
@@ -103,10 +131,11 @@ proptest! {
     ) {
         let spec = WindowSpec::new(1_000 * hops, 1_000).unwrap();
         let log = log_of(spec, &events);
-        let calm = run(spec, &log, &mut std::iter::repeat(255), false);
-        let stormy = run(spec, &log, &mut decisions.into_iter(), true);
+        let windows = ViewWindows { spec, corrections_ms: 0 };
+        let calm = run(windows, &log, &mut std::iter::repeat(255), false);
+        let stormy = run(windows, &log, &mut decisions.into_iter(), true);
         prop_assert_eq!(&calm, &stormy);
-        let (windows, late) = calm;
+        let Outputs { windows, late, .. } = calm;
         let ends: BTreeSet<_> = windows.iter().map(|(window, _)| window.end_ms).collect();
         prop_assert_eq!(ends.len(), windows.len(), "a window closed twice");
         let counted: Vec<u32> = windows.iter().flat_map(|(_, ids)| ids.clone()).collect();
@@ -119,5 +148,34 @@ proptest! {
                 prop_assert_eq!(times + late_times, 1);
             }
         }
+    }
+
+    /// Scenario: the same with a view whose windows can be corrected.
+    /// Guarantees: P4. However often it crashes, the latest word on each window is the same, and it holds every row that was not later
+    /// than the corrections allow; windows themselves close as they would without corrections.
+    #[test]
+    fn corrections_tell_the_same_in_the_end(
+        hops in 1i64..4,
+        corrections_ms in 1i64..4_000,
+        events in prop::collection::vec((0..PARTITIONS, 0i64..250, prop_oneof![4 => 0i64..200, 1 => 200i64..3_000], prop::bool::weighted(0.1)), 1..120),
+        decisions in prop::collection::vec(any::<u8>(), 600),
+    ) {
+        let spec = WindowSpec::new(1_000 * hops, 1_000).unwrap();
+        let log = log_of(spec, &events);
+        let plain = run(ViewWindows { spec, corrections_ms: 0 }, &log, &mut std::iter::repeat(255), false);
+        let windows = ViewWindows { spec, corrections_ms };
+        let calm = run(windows, &log, &mut std::iter::repeat(255), false);
+        let stormy = run(windows, &log, &mut decisions.into_iter(), true);
+        prop_assert_eq!(&calm.windows, &plain.windows);
+        prop_assert_eq!(&calm.late, &plain.late);
+        prop_assert_eq!((&calm.windows, &calm.late), (&stormy.windows, &stormy.late));
+        prop_assert_eq!(calm.latest(), stormy.latest());
+        for (window, ids) in &calm.corrections {
+            let before: BTreeSet<_> = calm.windows.iter().filter(|(closed, _)| closed == window).flat_map(|(_, ids)| ids).collect();
+            prop_assert!(before.len() < ids.len() && before.iter().all(|id| ids.contains(id)), "a correction takes nothing away");
+        }
+        let all_corrected = run(ViewWindows { spec, corrections_ms: 1 << 40 }, &log, &mut std::iter::repeat(255), false);
+        let corrected: BTreeSet<_> = all_corrected.corrections.iter().flat_map(|(_, ids)| ids).collect();
+        prop_assert!(all_corrected.late.iter().all(|id| corrected.contains(id)));
     }
 }
