@@ -58,13 +58,14 @@ pub(crate) async fn topics(kafka: &Kafka, create: bool) -> anyhow::Result<Vec<To
         .with_context(|| format!("while asking Kafka at {} for its topics", kafka.brokers))?;
     let replication = i32::try_from(metadata.brokers().len().clamp(1, REPLICAS)).unwrap_or(1);
     let specs = kafka.topics().specs();
-    let partials = partition_count(&metadata, &kafka.topics().partials());
+    let counts = [kafka.topics().partials(), kafka.topics().panes()].map(|topic| partition_count(&metadata, &topic));
+    let most = counts.into_iter().flatten().max();
     let mut topics: Vec<TopicStatus> = specs
         .into_iter()
         .map(|mut spec| {
-            if let Some(partials) = partials.filter(|_| spec.name == kafka.topics().rule_states()) {
-                // A partition of the partials keeps the states of its rules in the partition of the same number.
-                spec.partitions = i32::try_from(partials).unwrap_or(i32::MAX);
+            if let Some(most) = most.filter(|_| spec.name == kafka.topics().rule_states()) {
+                // A partition of the partials, or of the panes, keeps the states of its rules in the partition of the same number.
+                spec.partitions = i32::try_from(most).unwrap_or(i32::MAX);
             }
             let state = match partition_count(&metadata, &spec.name) {
                 None => TopicState::Missing,
@@ -88,8 +89,9 @@ fn judge(spec: &TopicSpec, partitions: usize, kafka: &Kafka) -> TopicState {
     let needed = usize::try_from(spec.partitions).unwrap_or_default();
     if spec.name == kafka.topics().rule_states() && partitions < needed {
         return TopicState::Unsuitable(format!(
-            "has {partitions} partitions, but {} has {needed}: give it as many (kafka-topics.sh --alter --topic {} --partitions {needed})",
+            "has {partitions} partitions, but {} or {} has {needed}: give it as many (kafka-topics.sh --alter --topic {} --partitions {needed})",
             kafka.topics().partials(),
+            kafka.topics().panes(),
             spec.name,
         ));
     }

@@ -39,6 +39,19 @@ impl Emit for TransactionAbandoned {
     }
 }
 
+/// It is known which version of each view computes which windows.
+pub(crate) struct ViewsAgreed {
+    pub(crate) changed: usize,
+    pub(crate) earlier: usize,
+}
+
+impl Emit for ViewsAgreed {
+    fn emit(self) {
+        let Self { changed, earlier } = self;
+        info!(changed, earlier, "views begin, or change, with their next window");
+    }
+}
+
 /// Partitions came or went.
 pub(crate) struct PartitionsRebalanced<'a> {
     pub(crate) flow: &'static str,
@@ -283,6 +296,19 @@ impl Emit for WindowsCommitted {
         }
         histogram!("bongsu_transaction_seconds", "flow" => "stage2").record(self.transaction_secs);
         debug!(windows = self.windows, alerts = self.alerts, "windows committed");
+    }
+}
+
+/// Windows do not fit the view's columns, and are in no file.
+pub(crate) struct HistorySkipped<'a> {
+    pub(crate) view: &'a str,
+    pub(crate) rows: usize,
+}
+
+impl Emit for HistorySkipped<'_> {
+    fn emit(self) {
+        counter!("bongsu_history_rows_skipped_total", "view" => self.view.to_owned()).increment(self.rows as u64);
+        warn!(view = self.view, rows = self.rows, "windows that do not fit the view's columns are left out of history");
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`pipeline`]: from topic to topic, on one screen;
 //! - [`window`], [`watermark`], [`sketch`]: arithmetic of event time and of quantiles; pure;
 //! - [`sql`], [`quantile`], [`plan`]: a view's SQL becomes two aggregations;
+//! - [`evolution`]: which version of a view computes which windows;
 //! - `stage1`, [`partials`], [`stage2`]: the two halves and the topic between them;
 //! - [`rules`]: what closed windows mean;
 //! - `history`: closed windows as Parquet;
@@ -15,6 +16,7 @@
 pub mod config;
 mod dead_letter;
 mod events;
+pub mod evolution;
 mod history;
 mod kafka;
 pub mod kill_point;

@@ -2,22 +2,24 @@
 //!
 //! Two kinds of records, told apart by the header [`HEADER_KIND`]:
 //!
-//! - *rows*: partial aggregates of one view as an Arrow IPC stream, all of whose group keys belong to the record's partition;
+//! - *rows*: partial aggregates of one view as one Arrow IPC message, all of whose group keys belong to the record's partition. Its
+//!   schema is not in it, since the view's version says it: with many partitions schemas were a third of all bytes;
 //! - *marker*: how far the source partitions are, as JSON; every marker goes to every partition.
 //!
 //! Invariant P2: equal group keys of a view are always in the same partition, whichever process wrote them. The hash is XXH64 over
 //! Arrow's row format of the keys, which depends on neither machine nor process.
 
-use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::buffer::Buffer;
 use arrow::compute::take_record_batch;
 use arrow::datatypes::DataType;
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::reader::read_record_batch;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message};
+use arrow::ipc::{MetadataVersion, root_as_message};
 use arrow::row::{RowConverter, SortField};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash64;
@@ -39,7 +41,7 @@ pub const KIND_ROWS: &str = "rows";
 /// A record of watermarks.
 pub const KIND_MARKER: &str = "marker";
 /// Version of this format; another one is refused.
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
 
 /// About how large a record of rows may become; larger ones are split. Well under Kafka's usual limit of 1 MB.
 const MAX_RECORD_BYTES: usize = 512 * 1024;
@@ -49,7 +51,7 @@ const MAX_RECORD_BYTES: usize = 512 * 1024;
 pub struct PartialRecord {
     /// Partition that the rows belong to (P2).
     pub partition: i32,
-    /// Arrow IPC stream.
+    /// Arrow IPC message.
     pub value: Vec<u8>,
 }
 
@@ -59,29 +61,30 @@ pub fn split_rows(view: &ViewPlan, rows: &RecordBatch, partitions: i32) -> anyho
     for (row, partition) in partition_of_rows(view, rows, partitions)?.into_iter().enumerate() {
         rows_of[partition as usize].push(row as u32);
     }
-    let bytes_per_row = rows.get_array_memory_size() / rows.num_rows().max(1) + 1;
-    let rows_per_record = (MAX_RECORD_BYTES / bytes_per_row).max(1);
     let mut records = Vec::new();
-    for (partition, rows_here) in rows_of.iter().enumerate() {
-        for chunk in rows_here.chunks(rows_per_record) {
-            let chunk = compact(&take_record_batch(rows, &UInt32Array::from(chunk.to_vec()))?)?;
-            push_records(partition as i32, &chunk, &mut records)?;
+    for (partition, rows_here) in (0..).zip(rows_of) {
+        if !rows_here.is_empty() {
+            let rows_here = take_record_batch(rows, &UInt32Array::from(rows_here))?;
+            push_records(partition, &rows_here, &mut records)?;
         }
     }
     Ok(records)
 }
 
-/// Rows differ in size, so that a record may still be too large: then each half is a record of its own.
+/// How large a record becomes is known when it is encoded: one that is too large becomes several. Rows differ in size, so that one of
+/// those may still be too large.
 fn push_records(partition: i32, rows: &RecordBatch, records: &mut Vec<PartialRecord>) -> anyhow::Result<()> {
-    let value = encode_rows(rows)?;
-    if value.len() > MAX_RECORD_BYTES && rows.num_rows() > 1 {
-        let half = rows.num_rows() / 2;
-        for (from, count) in [(0, half), (half, rows.num_rows() - half)] {
-            push_records(partition, &compact(&rows.slice(from, count))?, records)?;
-        }
+    let value = encode_rows(&compact(rows)?)?;
+    if value.len() <= MAX_RECORD_BYTES || rows.num_rows() == 1 {
+        records.push(PartialRecord { partition, value });
         return Ok(());
     }
-    records.push(PartialRecord { partition, value });
+    let parts = value.len().div_ceil(MAX_RECORD_BYTES).min(rows.num_rows());
+    drop(value);
+    let rows_per_part = rows.num_rows().div_ceil(parts);
+    for from in (0..rows.num_rows()).step_by(rows_per_part) {
+        push_records(partition, &rows.slice(from, rows_per_part.min(rows.num_rows() - from)), records)?;
+    }
     Ok(())
 }
 
@@ -115,25 +118,32 @@ fn compact(rows: &RecordBatch) -> anyhow::Result<RecordBatch> {
     Ok(RecordBatch::try_new(rows.schema(), rows.columns().iter().map(own).collect())?)
 }
 
+/// Buffers in a message start at multiples of this, as views of texts must. Arrow's default of 64 pads thirty small buffers with a
+/// kilobyte of nothing.
+const ALIGNMENT_BYTES: usize = 16;
+
 fn encode_rows(rows: &RecordBatch) -> anyhow::Result<Vec<u8>> {
-    let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
-    writer.write(rows)?;
-    writer.finish()?;
-    Ok(writer.into_inner()?)
+    let options = IpcWriteOptions::try_new(ALIGNMENT_BYTES, false, MetadataVersion::V5)?;
+    // No column of partials is a dictionary.
+    let mut dictionaries = DictionaryTracker::new(true);
+    let generator = IpcDataGenerator::default();
+    let (_, encoded) = generator.encode(rows, &mut dictionaries, &options, &mut IpcWriteContext::default())?;
+    let mut value = Vec::with_capacity(encoded.ipc_message.len() + encoded.arrow_data.len() + ALIGNMENT_BYTES);
+    write_message(&mut value, encoded, &options)?;
+    Ok(value)
 }
 
 /// Reads a record of rows. They must have the view's partial schema.
 pub fn decode_rows(view: &ViewPlan, value: &[u8]) -> anyhow::Result<RecordBatch> {
-    let mut reader = StreamReader::try_new(Cursor::new(value), None).context("the record is no Arrow IPC stream")?;
-    let rows = reader.next().context("the record holds no batch")??;
-    if rows.num_columns() != view.partial_schema.fields().len() {
-        bail!(
-            "the record has {} columns, the view's partials have {}",
-            rows.num_columns(),
-            view.partial_schema.fields().len()
-        );
-    }
-    Ok(RecordBatch::try_new(view.partial_schema.clone(), rows.columns().to_vec())?)
+    // A marker of four bytes, the length of the metadata in four, the metadata, the body.
+    let (frame, rest) = value.split_at_checked(8).context("the record is no Arrow IPC message")?;
+    let length = u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]);
+    let (metadata, body) = rest.split_at_checked(length as usize).context("the record is no Arrow IPC message")?;
+    let message = root_as_message(metadata).map_err(|error| anyhow!("the record is no Arrow IPC message: {error}"))?;
+    let batch = message.header_as_record_batch().context("the record holds no batch")?;
+    let schema = view.partial_schema.clone();
+    let rows = read_record_batch(&Buffer::from(body), batch, schema, &HashMap::new(), None, &message.version());
+    rows.context("the record does not fit the view")
 }
 
 /// Partial aggregates as records for `topic`, which is the partials or the panes.

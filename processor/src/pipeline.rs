@@ -30,13 +30,14 @@ use crate::kafka::identity::Identity;
 use crate::kafka::transactor::Hanging;
 use crate::plan::ViewPlan;
 use crate::rules::engine::CompiledRule;
-use crate::validate::compile;
-use crate::{stage1, stage2};
+use crate::validate::{compile, tables};
+use crate::{evolution, stage1, stage2};
 
 /// What the flows share.
 pub(crate) struct Pipeline {
     pub(crate) config: Config,
     pub(crate) names: Names,
+    /// Those of the configuration, in its order, and behind them earlier versions whose last windows may still be open.
     pub(crate) views: Vec<ViewPlan>,
     pub(crate) rules: Arc<Vec<CompiledRule>>,
     pub(crate) services: Arc<Services>,
@@ -55,6 +56,7 @@ pub(crate) struct Names {
     pub(crate) partials: Arc<str>,
     pub(crate) panes: Arc<str>,
     pub(crate) rule_states: Arc<str>,
+    pub(crate) views: Arc<str>,
     pub(crate) windows: Arc<str>,
     pub(crate) alerts: Arc<str>,
     pub(crate) late: Arc<str>,
@@ -67,6 +69,7 @@ impl Names {
             partials: topics.partials().into(),
             panes: topics.panes().into(),
             rule_states: topics.rule_states().into(),
+            views: topics.views().into(),
             windows: topics.windows().into(),
             alerts: topics.alerts().into(),
             late: topics.late().into(),
@@ -76,6 +79,11 @@ impl Names {
 }
 
 impl Pipeline {
+    /// The views of the configuration.
+    pub(crate) fn current_views(&self) -> &[ViewPlan] {
+        &self.views[..self.config.views.len()]
+    }
+
     /// Whether a topic is among the configured sources.
     pub(crate) fn is_source(&self, topic: &str) -> bool {
         self.config.sources.iter().any(|source| source.topic == topic)
@@ -101,8 +109,17 @@ pub async fn run(config: Config, health: Health, shutdown: CancellationToken) ->
             bail!("the configuration cannot be run: {}", lines.join("; "));
         }
     };
+    let names = Names::new(&config.kafka.topics());
+    let (health_of_views, stop) = (health.clone(), shutdown.clone());
+    let agreed = tokio::task::spawn_blocking(move || {
+        let views = agree(&config, &names, &views, &health_of_views, &stop);
+        (config, names, views)
+    });
+    let (config, names, Some(views)) = agreed.await.context("cannot wait for the versions of views")? else {
+        return Ok(());
+    };
     let pipeline = Arc::new(Pipeline {
-        names: Names::new(&config.kafka.topics()),
+        names,
         wanted: wanted(&views),
         views,
         rules: Arc::new(rules),
@@ -126,6 +143,33 @@ pub async fn run(config: Config, health: Health, shutdown: CancellationToken) ->
         outcome.map_err(|_| anyhow!("a thread of the processor panicked, which is a bug"))??;
     }
     Ok(())
+}
+
+/// Until it is known which version of a view computes which windows, nothing can be read. None if asked to stop meanwhile.
+fn agree(
+    config: &Config,
+    names: &Names,
+    plans: &[ViewPlan],
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> Option<Vec<ViewPlan>> {
+    const PART: &str = "views";
+    const PAUSE: Duration = Duration::from_secs(2);
+    let (tables, _) = tables(config);
+    while !shutdown.is_cancelled() {
+        match evolution::agree(config, names, plans, &tables, shutdown) {
+            Ok(views) => {
+                health.ready(PART);
+                return Some(views);
+            }
+            Err(error) => {
+                FlowFailed { flow: PART, error: &error }.emit();
+                health.not_ready(PART, format!("{error:#}"));
+                wait(PAUSE, shutdown);
+            }
+        }
+    }
+    None
 }
 
 /// A flow runs until shutdown (`Ok`) or its first error.

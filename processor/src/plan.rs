@@ -38,6 +38,7 @@ use futures::executor::block_on;
 
 use self::nulls::ErrorsToNull;
 use crate::config::View;
+use crate::evolution::Placement;
 use crate::quantile::{QuantileOfSketch, SketchAggregate};
 use crate::sql::{EVENTS, FIRST_EVENT_TIME, HIDDEN_COLUMNS, PANE, ViewQuery, parse_view};
 use crate::window::WindowSpec;
@@ -71,6 +72,8 @@ pub struct ViewPlan {
     pub corrections_ms: i64,
     /// Changes when the partials of two plans cannot be merged.
     pub version: String,
+    /// Where its partials go, and which windows are its own.
+    pub placement: Placement,
     /// The table's columns that stage 1 needs, `event_time` first.
     pub input_columns: Vec<Column>,
     /// Partials: [`PANE`], the group keys, then the states of the aggregates.
@@ -135,6 +138,11 @@ impl ViewPlan {
         let mut columns = rows.columns().to_vec();
         columns[0] = Arc::new(start);
         Ok(RecordBatch::try_new(self.partial_schema.clone(), columns)?)
+    }
+
+    /// The same plan as a version of the view.
+    pub(crate) fn placed(self, version: String, placement: Placement) -> ViewPlan {
+        ViewPlan { version, placement, ..self }
     }
 
     /// Whether its windows are made of closed panes instead of partials.
@@ -229,6 +237,7 @@ async fn plan(view: &View, query: &ViewQuery, columns: &[Column]) -> anyhow::Res
         max_groups: usize::try_from(view.max_groups)?,
         corrections_ms: view.corrections.map_or(0, Span::millis),
         version: version[..16].to_owned(),
+        placement: Placement::only(1, 1),
         input_columns: columns.iter().filter(wanted).cloned().collect(),
         partial_keys: aggregate.group_expr().expr().len() - 1,
         result_schema,

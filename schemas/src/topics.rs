@@ -34,13 +34,17 @@ impl Topics {
     pub fn partials(&self) -> String {
         self.name("partials")
     }
-    /// Closed one-minute panes, for long windows.
+    /// Closed panes, from stage 2 to itself: long windows are made of them.
     pub fn panes(&self) -> String {
         self.name("panes")
     }
     /// States of rules, one partition for each partition of the partials.
     pub fn rule_states(&self) -> String {
         self.name("rule-states")
+    }
+    /// Which version of a view computes which windows.
+    pub fn views(&self) -> String {
+        self.name("views")
     }
     /// Results of views.
     pub fn windows(&self) -> String {
@@ -80,13 +84,15 @@ impl Topics {
         let spec = |name: String, partitions, settings| TopicSpec { name, partitions, settings };
         vec![
             spec(self.partials(), DATA_PARTITIONS, vec![keep(2), large.clone()]),
-            spec(self.panes(), DATA_PARTITIONS, vec![keep(8), large.clone()]),
+            // Twice the longest window, so that an outage of a week loses nothing of it.
+            spec(self.panes(), DATA_PARTITIONS, vec![keep(15), large.clone()]),
             spec(self.rule_states(), DATA_PARTITIONS, vec![compact.clone(), large.clone()]),
             spec(self.windows(), DATA_PARTITIONS, vec![keep(7), large.clone()]),
             spec(self.alerts(), 1, vec![keep(35), large.clone()]),
             spec(self.incidents(), 1, vec![keep(35), large.clone()]),
             spec(self.late(), 1, vec![keep(7), large.clone()]),
             spec(self.dead_letter(), 1, vec![keep(7), large]),
+            spec(self.views(), 1, vec![compact.clone()]),
             spec(self.notifications(), 1, vec![compact.clone()]),
             spec(self.commands(), 1, vec![compact]),
         ]

@@ -37,6 +37,11 @@ impl Broker {
         self.cluster.create_topic_with(name, partitions, settings)
     }
 
+    /// Gives a topic more partitions: `count` in all.
+    pub fn add_partitions(&self, name: &str, count: usize) -> anyhow::Result<()> {
+        self.cluster.add_partitions(name, count)
+    }
+
     /// Ends the broker as a power cut would (SIGKILL). It keeps its ports and its log for [`Broker::restart`].
     pub fn kill(&mut self) {
         self.cluster.kill(0);

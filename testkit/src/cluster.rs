@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
 };
@@ -74,6 +74,16 @@ impl Cluster {
     /// Creates a topic with Kafka's default settings.
     pub fn create_topic(&self, name: &str, partitions: i32) -> anyhow::Result<()> {
         self.create_topic_with(name, partitions, &[])
+    }
+
+    pub(crate) fn add_partitions(&self, name: &str, count: usize) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create()?;
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        for outcome in block_on(admin.create_partitions([&NewPartitions::new(name, count)], &options))? {
+            outcome.map_err(|(topic, code)| anyhow::anyhow!("adding partitions to `{topic}`: {code}"))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn create_topic_with(

@@ -10,6 +10,7 @@ mod accounting;
 mod brokers;
 mod captured;
 mod demo;
+mod evolution;
 mod exactly_once;
 mod hostile;
 mod identity;

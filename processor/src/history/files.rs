@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use url::Url;
 
 use super::chains::{Chain, Put, Row, Store};
-use crate::events::{Emit, HistoryWritten};
+use crate::events::{Emit, HistorySkipped, HistoryWritten};
 use crate::plan::ViewPlan;
 
 /// See the module.
@@ -113,8 +113,12 @@ impl Store for Files {
         let name = format!("{}/{}", date_folder(&chain.view, chain.date), file_name(chain.partition, *first_offset));
         let path = self.path(&name);
         let schema = self.schemas.get(&chain.view).context("the view is not configured")?;
-        let bytes = encode(schema, rows, last_offset + 1).with_context(|| format!("cannot encode `{path}`"))?;
-        let rows_written = rows.len();
+        let windows = read_fitting(schema, rows)?;
+        let (rows_written, skipped) = (windows.num_rows(), rows.len() - windows.num_rows());
+        if skipped > 0 {
+            HistorySkipped { view: &chain.view, rows: skipped }.emit();
+        }
+        let bytes = encode(&windows, last_offset + 1).with_context(|| format!("cannot encode `{path}`"))?;
         let put = self.store.put_opts(&path, bytes.into(), PutOptions::from(PutMode::Create));
         match self.runtime.block_on(put) {
             Ok(_) => {
@@ -168,23 +172,68 @@ fn flat(records: &RecordBatch) -> anyhow::Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-fn encode(schema: &SchemaRef, rows: &[Row], next_offset: i64) -> anyhow::Result<Vec<u8>> {
+/// The records that fit the view's present columns. A column may have had another type when an older version of the view wrote it.
+fn read_fitting(schema: &SchemaRef, rows: &[Row]) -> anyhow::Result<RecordBatch> {
+    if let Ok(windows) = read(schema, rows) {
+        return Ok(windows);
+    }
+    let fitting: Vec<Row> =
+        rows.iter().filter(|row| read(schema, std::slice::from_ref(row)).is_ok()).cloned().collect();
+    read(schema, &fitting)
+}
+
+fn read(schema: &SchemaRef, rows: &[Row]) -> anyhow::Result<RecordBatch> {
     let mut decoder = ReaderBuilder::new(schema.clone())
         .with_batch_size(rows.len().max(1))
         .with_coerce_primitive(true)
         .build_decoder()?;
-    for (offset, record) in rows {
-        decoder.decode(record).with_context(|| format!("the window at offset {offset} cannot be read"))?;
+    for (_, record) in rows {
+        decoder.decode(record)?;
     }
-    let records = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema.clone()));
-    let batch = flat(&records)?;
+    flat(&decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(schema.clone())))
+}
+
+fn encode(windows: &RecordBatch, next_offset: i64) -> anyhow::Result<Vec<u8>> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_key_value_metadata(Some(vec![KeyValue::new(NEXT_OFFSET_METADATA.to_owned(), next_offset.to_string())]))
         .build();
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties))?;
-    writer.write(&batch)?;
+    let mut writer = ArrowWriter::try_new(&mut bytes, windows.schema(), Some(properties))?;
+    writer.write(windows)?;
     writer.close()?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::util::pretty::pretty_format_batches;
+
+    use super::*;
+
+    /// Scenario: windows of a view, one of them from a time when one of its columns was a text.
+    /// Guarantees: it is left out, the others are read, and their key and values stand side by side.
+    #[test]
+    fn windows_that_do_not_fit_are_left_out() {
+        let key = Field::new_struct("key", vec![Field::new("service", DataType::Utf8, true)], true);
+        let values = Field::new_struct("values", vec![Field::new("errors", DataType::Int64, true)], true);
+        let schema = Arc::new(Schema::new(vec![Field::new("window_start", event_time_type(), false), key, values]));
+        let record = |service: &str, errors: &str| -> Vec<u8> {
+            let text = format!(
+                r#"{{"view":"v","window_start":"2025-06-02T00:00:00Z","key":{{"service":{service}}},"values":{{"errors":{errors}}},"final":true}}"#
+            );
+            text.into_bytes()
+        };
+        let rows = [(7, record("\"a\"", "1")), (8, record("\"b\"", "\"many\"")), (9, record("null", "null"))];
+        let windows = read_fitting(&schema, &rows).unwrap();
+        let printed = pretty_format_batches(&[windows]).unwrap().to_string();
+        let expected = "\
++----------------------+---------+--------+
+| window_start         | service | errors |
++----------------------+---------+--------+
+| 2025-06-02T00:00:00Z | a       | 1      |
+| 2025-06-02T00:00:00Z |         |        |
++----------------------+---------+--------+";
+        assert_eq!(printed, expected);
+    }
 }

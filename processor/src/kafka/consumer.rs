@@ -3,6 +3,7 @@
 //! The callback runs inside `poll` on the polling thread. It only notes what changed: committing or aborting from inside it would
 //! be a second flow of control.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -91,6 +92,10 @@ pub(crate) enum Polled<'a> {
 pub(crate) struct GroupConsumer {
     consumer: BaseConsumer<RebalanceNotes>,
     instance: String,
+    topics: Vec<String>,
+    /// Does not exist; see [`GroupConsumer::divide_anew`].
+    nudge: String,
+    is_complete: Cell<bool>,
 }
 
 impl GroupConsumer {
@@ -130,7 +135,13 @@ impl GroupConsumer {
             .create_with_context(context)
             .context("cannot create a consumer")?;
         consumer.subscribe(topics).context("cannot subscribe")?;
-        Ok(GroupConsumer { consumer, instance: instance.to_owned() })
+        Ok(GroupConsumer {
+            consumer,
+            instance: instance.to_owned(),
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            nudge: format!("{}.nudge", kafka.topic_prefix),
+            is_complete: Cell::new(false),
+        })
     }
 
     /// What a failed transaction means. A producer is fenced when its transaction took too long, which the next attempt mends, and when
@@ -180,7 +191,36 @@ impl GroupConsumer {
         if !context.any.swap(false, Ordering::Relaxed) {
             return None;
         }
-        Some(std::mem::take(&mut *context.notes.lock().unwrap_or_else(PoisonError::into_inner)))
+        let rebalanced = std::mem::take(&mut *context.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        if !self.is_complete.replace(true)
+            && let Err(error) = self.divide_anew(&rebalanced.assigned)
+        {
+            tracing::warn!(error = format!("{error:#}"), "cannot tell whether all partitions have an owner");
+        }
+        Some(rebalanced)
+    }
+
+    /// Has the group divide the partitions anew if some may have no owner. A static member that comes back is handed what it had, and
+    /// does not see that topics got more partitions while it was away: to librdkafka they have always been there. A partition that
+    /// nobody has ever committed and that is not ours may be one of those. Another subscription makes the group divide them; so one
+    /// more topic is subscribed to, which does not exist.
+    fn divide_anew(&self, assigned: &BTreeSet<SourcePartition>) -> anyhow::Result<()> {
+        let mut others = Vec::new();
+        for topic in &self.topics {
+            let count = self.partition_count(topic).with_context(|| format!("cannot ask for `{topic}`"))?;
+            let partitions = (0..count.unwrap_or(0)).map(|number| (topic.clone(), number));
+            others.extend(partitions.filter(|partition| !assigned.contains(partition)));
+        }
+        let committed = self.committed(&others)?;
+        let is_new = |(topic, number): &SourcePartition| {
+            let element = committed.find_partition(topic, *number);
+            element.is_none_or(|element| !matches!(element.offset(), Offset::Offset(_)))
+        };
+        if others.iter().any(is_new) {
+            let topics: Vec<&str> = self.topics.iter().chain([&self.nudge]).map(String::as_str).collect();
+            self.consumer.subscribe(&topics).context("cannot subscribe")?;
+        }
+        Ok(())
     }
 
     pub(crate) fn inner(&self) -> &BaseConsumer<RebalanceNotes> {
@@ -202,6 +242,15 @@ impl GroupConsumer {
     /// Reads them on.
     pub(crate) fn resume<'p>(&self, partitions: impl IntoIterator<Item = &'p SourcePartition>) -> anyhow::Result<()> {
         self.consumer.resume(&list_of(partitions)).context("cannot resume partitions")
+    }
+
+    /// Committed offsets, with their metadata.
+    pub(crate) fn committed<'p>(
+        &self,
+        partitions: impl IntoIterator<Item = &'p SourcePartition>,
+    ) -> anyhow::Result<TopicPartitionList> {
+        let list = list_of(partitions);
+        self.consumer.committed_offsets(list, REQUEST_TIMEOUT).context("cannot read the committed offsets")
     }
 
     /// First and next offset of a partition that a reader of committed records can see.

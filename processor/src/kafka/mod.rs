@@ -1,5 +1,6 @@
 //! The thin shell around librdkafka. Everything here blocks; the stages run on threads of their own.
 
+pub(crate) mod compacted;
 pub(crate) mod consumer;
 pub(crate) mod identity;
 pub(crate) mod transaction;

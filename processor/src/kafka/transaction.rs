@@ -123,6 +123,13 @@ impl Transactions {
         result
     }
 
+    /// Writes records in a transaction without any offsets.
+    pub(crate) fn commit_alone(&self, records: &[Outgoing]) -> anyhow::Result<()> {
+        self.producer.begin_transaction().context("cannot begin a transaction")?;
+        self.write(records)?;
+        self.producer.commit_transaction(REQUEST_TIMEOUT).context("cannot commit the transaction")
+    }
+
     fn write(&self, records: &[Outgoing]) -> anyhow::Result<()> {
         for record in records {
             self.enqueue(record)?;

@@ -14,8 +14,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMillisecondType;
 use bongsu_schemas::health::Health;
+use bongsu_schemas::tables::EVENT_TIME;
 use rdkafka::consumer::Consumer;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +51,7 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
         let partial_rows = partials.iter().map(|(_, rows)| rows.num_rows() as u64).sum();
         let mut outgoing = std::mem::take(&mut epoch.dead_letters);
         for (view, rows) in partials {
-            outgoing.extend(rows_for(&pipeline.names.partials, view, &rows, partitions)?);
+            outgoing.extend(rows_for(&pipeline.names.partials, view, &rows, view.placement.partials)?);
         }
         outgoing.extend(marker_for(&pipeline.names.partials, &epoch.marker, partitions)?);
         let group = source.consumer().inner().group_metadata().context("the consumer is not in its group")?;
@@ -74,10 +77,32 @@ fn partials<'a>(pipeline: &'a Pipeline, epoch: &Epoch) -> anyhow::Result<Vec<(&'
     let mut partials = Vec::new();
     for (table, rows) in &epoch.rows {
         for view in pipeline.views.iter().filter(|view| view.table == *table) {
-            let partial = catch_unwind(AssertUnwindSafe(|| view.partial(rows)));
+            let Some(rows) = rows_of_version(view, rows)? else { continue };
+            let partial = catch_unwind(AssertUnwindSafe(|| view.partial(&rows)));
             let panicked = || Err(anyhow!("the aggregation of the view `{}` panicked, which is a bug", view.name));
             partials.push((view, partial.unwrap_or_else(|_| panicked())?));
         }
     }
     Ok(partials)
+}
+
+/// The rows that are in windows of this version of the view; usually all.
+fn rows_of_version(view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<Option<RecordBatch>> {
+    let (from_ms, until_ms) = view.placement.rows(view.window);
+    if from_ms == i64::MIN && until_ms == i64::MAX {
+        return Ok(Some(rows.clone()));
+    }
+    let times = rows.column_by_name(EVENT_TIME).context("decoded rows lack the event time")?;
+    let is_inside = |time_ms: &i64| from_ms <= *time_ms && *time_ms < until_ms;
+    let inside: BooleanArray = times
+        .as_primitive::<TimestampMillisecondType>()
+        .values()
+        .iter()
+        .map(|time_ms| Some(is_inside(time_ms)))
+        .collect();
+    Ok(match inside.true_count() {
+        0 => None,
+        all if all == rows.num_rows() => Some(rows.clone()),
+        _ => Some(filter_record_batch(rows, &inside)?),
+    })
 }

@@ -45,6 +45,8 @@ pub(crate) struct Epoch {
     pub(crate) counts: Counts,
     /// First and next offset of what it holds of each partition.
     read: BTreeMap<SourcePartition, (i64, i64)>,
+    /// Latest event time of each partition, also of earlier epochs.
+    latest_ms: BTreeMap<SourcePartition, i64>,
 }
 
 /// in = accepted + filtered + rejected.
@@ -57,11 +59,15 @@ pub(crate) struct Counts {
 }
 
 impl Epoch {
-    /// What Kafka commits: one more than the last offset read.
+    /// What Kafka commits: one more than the last offset read, and the latest event time as its metadata.
     pub(crate) fn next_offsets(&self) -> anyhow::Result<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
         for ((topic, partition), (_, next_offset)) in &self.read {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*next_offset))?;
+            let mut element = list.add_partition(topic, *partition);
+            element.set_offset(Offset::Offset(*next_offset))?;
+            if let Some(latest_ms) = self.latest_ms.get(&(topic.clone(), *partition)) {
+                element.set_metadata(latest_ms.to_string());
+            }
         }
         Ok(list)
     }
@@ -110,12 +116,14 @@ struct PartitionState {
     epoch: Option<(i64, i64)>,
     /// It is too far ahead of others.
     is_paused: bool,
+    /// Latest event time that any owner of the partition has seen: where a changed view may begin.
+    latest_ms: Option<i64>,
 }
 
 impl PartitionState {
     fn new(now_ms: i64) -> PartitionState {
         let clock = PartitionClock::new(now_ms);
-        PartitionState { clock, next_offset: None, end_seen: false, epoch: None, is_paused: false }
+        PartitionState { clock, next_offset: None, end_seen: false, epoch: None, is_paused: false, latest_ms: None }
     }
 
     fn position(&self) -> Position {
@@ -176,7 +184,10 @@ impl<'a> Source<'a> {
         for topic in &mut self.topics {
             for (number, partition) in &mut topic.partitions {
                 if let Some(read) = partition.epoch.take() {
-                    epoch.read.insert((topic.topic.clone(), *number), read);
+                    let name = (topic.topic.clone(), *number);
+                    partition.latest_ms = partition.latest_ms.max(partition.clock.max_event_time_ms());
+                    epoch.latest_ms.extend(partition.latest_ms.map(|latest_ms| (name.clone(), latest_ms)));
+                    epoch.read.insert(name, read);
                 }
             }
         }
@@ -287,8 +298,8 @@ impl<'a> Source<'a> {
                 let name = (topic.topic.clone(), *number);
                 if let Some((first_offset, _)) = epoch.read.get(&name) {
                     self.consumer.seek(&name, *first_offset)?;
-                    let is_paused = partition.is_paused;
-                    *partition = PartitionState { is_paused, ..PartitionState::new(now_ms()) };
+                    let PartitionState { is_paused, latest_ms, .. } = *partition;
+                    *partition = PartitionState { is_paused, latest_ms, ..PartitionState::new(now_ms()) };
                 }
             }
         }
@@ -398,6 +409,7 @@ fn rebalance(consumer: &GroupConsumer, topics: &mut [TopicSource], rebalanced: &
     }
     // What one owner had wait must not wait for ever with the next.
     consumer.resume(&rebalanced.assigned)?;
+    let latest = if rebalanced.assigned.is_empty() { BTreeMap::new() } else { latest_of(consumer, rebalanced)? };
     let now_ms = now_ms();
     let mut spoilt = false;
     for topic in topics {
@@ -407,10 +419,22 @@ fn rebalance(consumer: &GroupConsumer, topics: &mut [TopicSource], rebalanced: &
             spoilt |= revoked.is_some_and(|partition| partition.epoch.is_some());
         }
         for (_, number) in rebalanced.assigned.iter().filter(ours) {
-            topic.partitions.entry(*number).or_insert_with(|| PartitionState::new(now_ms));
+            let latest_ms = latest.get(&(topic.topic.clone(), *number)).copied();
+            let state = || PartitionState { latest_ms, ..PartitionState::new(now_ms) };
+            topic.partitions.entry(*number).or_insert_with(state);
         }
     }
     Ok(spoilt)
+}
+
+/// What the last owners of partitions committed with their offsets.
+fn latest_of(consumer: &GroupConsumer, rebalanced: &Rebalanced) -> anyhow::Result<BTreeMap<SourcePartition, i64>> {
+    let committed = consumer.committed(&rebalanced.assigned)?;
+    let latest = committed.elements().into_iter().filter_map(|element| {
+        let latest_ms = element.metadata().parse().ok()?;
+        Some(((element.topic().to_owned(), element.partition()), latest_ms))
+    });
+    Ok(latest.collect())
 }
 
 fn now_ms() -> i64 {

@@ -12,7 +12,6 @@ mod level;
 mod offsets;
 mod partition;
 mod restore;
-mod rule_states;
 pub mod state;
 
 use std::collections::BTreeMap;

@@ -30,8 +30,10 @@ use crate::plan::{ViewPlan, events};
 use crate::rules::engine::{Changes, ClosedWindow, RuleEngine, SeriesRecord};
 use crate::window::WindowSpec;
 
-/// So many batches of a pane are merged into one; bounds memory by the number of groups, not of records.
-const REDUCE_AT: usize = 64;
+/// So few batches of a pane are not worth merging.
+const MERGE_FROM: usize = 64;
+/// So many are merged in any case: each has buffers of its own.
+const MERGE_AT: usize = 512;
 
 /// See the module.
 pub(crate) struct Partition<'a> {
@@ -139,7 +141,7 @@ impl<'a> Partition<'a> {
             if let Some(late) = self.open.rows(offset, pane, rows) {
                 self.late(pane, view, &late)?;
             }
-            if self.open.pane_rows(pane).len() >= REDUCE_AT {
+            if is_worth_merging(self.open.pane_rows(pane)) {
                 self.open.replace_rows(pane, |batches| view.reduce(batches.to_vec()))?;
             }
         }
@@ -175,7 +177,7 @@ impl<'a> Partition<'a> {
     }
 
     fn send_to_panes(&mut self, view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<()> {
-        let records = rows_for(&self.pipeline.names.panes, view, rows, self.counts.panes)?;
+        let records = rows_for(&self.pipeline.names.panes, view, rows, view.placement.panes)?;
         self.output.records.extend(records);
         Ok(())
     }
@@ -229,6 +231,10 @@ impl<'a> Partition<'a> {
         let rows: Vec<RecordBatch> = self.open.rows_of(window).into_iter().cloned().collect();
         if self.level == Level::Partials && plan.is_rolled_up() {
             return self.send_to_panes(plan, &plan.reduce(rows)?);
+        }
+        if !plan.placement.has_window(window.start_ms) {
+            // Another version of the view has the whole of it (E1).
+            return Ok(());
         }
         let results = self.publish(plan, window, &rows, None)?;
         let closed = ClosedWindow {
@@ -338,6 +344,14 @@ impl<'a> Partition<'a> {
     pub(crate) fn closed_ms(&self) -> i64 {
         self.open.closed_ms()
     }
+}
+
+/// Batches of a pane are merged when they hold as many rows as what was merged before: then each row is read about twice in all, and
+/// memory is bounded by the number of groups.
+fn is_worth_merging(batches: &[RecordBatch]) -> bool {
+    let (merged, since) = batches.split_first().map_or((0, batches), |(first, since)| (first.num_rows(), since));
+    let is_many = batches.len() >= MERGE_FROM && since.iter().map(RecordBatch::num_rows).sum::<usize>() >= merged;
+    is_many || batches.len() >= MERGE_AT
 }
 
 /// Rows by the pane that they belong to; usually there is one. Rows of closed panes become rows of the pane that those are rolled up

@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, bail};
-use rdkafka::consumer::Consumer;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::Offset;
 use tokio_util::sync::CancellationToken;
 
 use super::level::{Level, PartitionCounts};
+use super::offsets;
 use super::partition::Partition;
 use super::state::Progress;
-use super::{offsets, rule_states};
-use crate::kafka::REQUEST_TIMEOUT;
+use crate::kafka::compacted;
 use crate::kafka::consumer::GroupConsumer;
 use crate::pipeline::Pipeline;
 use crate::rules::engine::{RuleEngine, SeriesRecord};
@@ -25,15 +24,17 @@ pub(crate) fn partitions<'a>(
 ) -> anyhow::Result<Vec<Partition<'a>>> {
     let counts = partition_counts(pipeline, consumer)?;
     let numbers: BTreeSet<i32> = assigned.iter().map(|(_, number)| *number).collect();
-    let states = rule_states::read(pipeline, &numbers, shutdown)?;
+    let states = compacted::read(&pipeline.config.kafka, &pipeline.names.rule_states, &numbers, shutdown)?;
     let mut restored = Vec::new();
     for ((level, number), mut progress) in committed(pipeline, consumer, assigned)? {
         progress.watermarks.retain_topics(|topic| level.waits_for(pipeline, topic));
         let mut rules = RuleEngine::new(pipeline.rules.clone(), pipeline.services.clone());
         rules.stepped_to(&pipeline.views, progress.closed_ms);
-        for state in states.get(&number).into_iter().flatten() {
-            if is_judged_at(pipeline, level, state) {
-                rules.restore(state.clone());
+        for value in states.get(&number).into_iter().flat_map(|states| states.values()) {
+            let state: SeriesRecord = serde_json::from_slice(value)
+                .with_context(|| format!("a state in {}-{number} cannot be read", pipeline.names.rule_states))?;
+            if is_judged_at(pipeline, level, &state) {
+                rules.restore(state);
             }
         }
         restored.push(Partition::new(pipeline, level, counts, number, progress, rules));
@@ -54,12 +55,8 @@ fn committed(
     consumer: &GroupConsumer,
     assigned: &[(Level, i32)],
 ) -> anyhow::Result<Vec<((Level, i32), Progress)>> {
-    let mut list = TopicPartitionList::new();
-    for (level, number) in assigned {
-        list.add_partition(level.topic(pipeline), *number);
-    }
-    let committed =
-        consumer.inner().committed_offsets(list, REQUEST_TIMEOUT).context("cannot read the committed offsets")?;
+    let names: Vec<_> = assigned.iter().map(|(level, number)| (level.topic(pipeline).to_owned(), *number)).collect();
+    let committed = consumer.committed(&names)?;
     let progress = |(level, number): &(Level, i32)| {
         let element = committed.find_partition(level.topic(pipeline), *number);
         let element = element.context("the broker left out a committed offset")?;
