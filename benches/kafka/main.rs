@@ -1,35 +1,44 @@
-//! What one second of processor time buys: both stages, exactly once on a real Kafka, against the raw ceiling in the same run.
+//! What the whole does on a real Kafka, in named scenarios.
 //!
-//! Three things read the same topic, each in a process of its own: a consumer that only counts, the same with serde_json, and
-//! `bongsu run --role processor`. They take turns, and the medians are shown as a ratio to serde_json. All windows are compared with a
-//! recount; wrong results fail the benchmark. See docs/benchmarks.md.
+//! ```text
+//! throughput   a backlog of JSON: events per CPU-second, exactly once, against the raw ceiling in the same run
+//! otlp         a backlog of OpenTelemetry spans: spans per CPU-second
+//! scale        the same backlog of JSON with one process and with two: events per second of the clock on the wall
+//! latency      a live stream: from the moment a window may close to its last result in a committed reader's hands
+//! restart      a live stream and SIGKILL: until there are new results again
+//! outage       an hour that was missed: how fast it is made up for, and in how much memory
+//! ```
+//!
+//! Each starts Kafka itself, and compares all windows with what was produced: wrong results fail the benchmark, times
+//! never do. See docs/benchmarks.md.
 
-#![allow(clippy::print_stdout)] // the table is for people, the other format for programs
+#![allow(clippy::print_stdout)] // tables are for people, the other format for programs
 
 mod baseline;
+mod counts;
+mod installation;
 mod measure;
 mod processor;
+mod producer;
+mod random;
 mod recount;
 mod report;
+mod request;
+mod scenario;
+mod spans;
+mod stream;
+mod windows;
 mod workload;
 
-use std::env;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
-use bongsu_testkit::Broker;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use baseline::Work;
-use measure::Sample;
-use processor::Installation;
-use report::Report;
-use workload::{PARTITIONS, TOPIC, Workload};
+use report::{Format, progress, show};
+use scenario::{latency, otlp, outage, restart, scale, throughput};
 
-const DEFAULT_EVENTS: u64 = 3_000_000;
-const RUNS: usize = 3;
-
-/// Thousand events per CPU-second on a real Kafka. BONGSU_BENCH_EVENTS sets how many events (3000000).
+/// The whole on a real Kafka. BONGSU_BENCH_EVENTS sets how many events or spans a backlog has (3000000),
+/// BONGSU_BENCH_OUTAGE_SECS how long the outage is (3600).
 #[derive(Parser)]
 struct Cli {
     /// What cargo says to every benchmark.
@@ -37,33 +46,40 @@ struct Cli {
     bench: bool,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// All but `outage` where absent.
+    #[arg(value_enum)]
+    scenario: Option<Scenario>,
     #[command(subcommand)]
     part: Option<Part>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+enum Scenario {
+    Throughput,
+    Otlp,
+    Scale,
+    Latency,
+    Restart,
+    Outage,
 }
+
+/// `outage` runs only by its name, for it takes many minutes and gigabytes.
+const BY_DEFAULT: [Scenario; 5] =
+    [Scenario::Throughput, Scenario::Otlp, Scenario::Scale, Scenario::Latency, Scenario::Restart];
 
 #[derive(Subcommand)]
 enum Part {
-    /// What the benchmark starts itself as: reads the topic once and prints a sample.
+    /// What the benchmark starts itself as: reads a topic once and prints a sample.
     #[command(hide = true)]
-    Consume { work: Work, bootstrap: String, group: String, records: u64 },
+    Consume(baseline::Reading),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = match &cli.part {
-        Some(Part::Consume { work, bootstrap, group, records }) => {
-            baseline::consume(*work, bootstrap, group, *records).and_then(|sample| sample.print())
-        }
-        None => measure_all().and_then(|report| match cli.format {
-            Format::Text => report.print_table(),
-            Format::Json => report.print_json(),
-        }),
+    let outcome = match (&cli.part, cli.scenario) {
+        (Some(Part::Consume(reading)), _) => reading.measure().and_then(|sample| sample.print()),
+        (None, Some(scenario)) => scenario.run(cli.format),
+        (None, None) => BY_DEFAULT.iter().try_for_each(|scenario| scenario.run(cli.format)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,44 +90,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure_all() -> anyhow::Result<Report> {
-    let events = events()?;
-    progress(format_args!("starting Kafka, writing {events} events"));
-    let broker = Broker::start()?;
-    // Event times, and with them record times, are hours old: nothing may expire while it is measured.
-    broker.create_topic_with(TOPIC, PARTITIONS, &[("retention.ms", "-1"), ("compression.type", "lz4")])?;
-    let workload = Workload::ending_before(chrono::Utc::now(), events);
-    let recount = workload.write(broker.bootstrap())?;
-    let records = workload.records();
-
-    let mut report = Report::new(&workload, recount.windows());
-    for run in 1..=RUNS {
-        for work in [Work::Count, Work::SerdeJson] {
-            let sample = Sample::of_child(work, broker.bootstrap(), &format!("{work}-{run}"), records)?;
-            progress(format_args!("run {run} of {RUNS}, {work}: {sample}"));
-            report.add(work.into(), sample);
+impl Scenario {
+    fn run(self, format: Format) -> anyhow::Result<()> {
+        match self {
+            Scenario::Throughput => show("throughput", format, &throughput::run()?),
+            Scenario::Otlp => show("otlp", format, &otlp::run()?),
+            Scenario::Scale => show("scale", format, &scale::run()?),
+            Scenario::Latency => show("latency", format, &latency::run()?),
+            Scenario::Restart => show("restart", format, &restart::run()?),
+            Scenario::Outage => show("outage", format, &outage::run()?),
         }
-        let installation = Installation::new(broker.bootstrap(), &format!("bench-{run}"))?;
-        let (sample, windows) = installation.measure(records, recount.windows())?;
-        progress(format_args!("run {run} of {RUNS}, bongsu: {sample}"));
-        recount.compare(&windows).with_context(|| format!("the results of run {run} are wrong"))?;
-        report.add(report::Line::Bongsu, sample);
     }
-    Ok(report)
-}
-
-fn events() -> anyhow::Result<u64> {
-    match env::var("BONGSU_BENCH_EVENTS") {
-        Ok(text) => match text.parse() {
-            Ok(events) if events > 0 => Ok(events),
-            _ => bail!("BONGSU_BENCH_EVENTS is no number of events: `{text}`"),
-        },
-        Err(_) => Ok(DEFAULT_EVENTS),
-    }
-}
-
-/// To stderr, so that stdout holds the result only.
-#[allow(clippy::print_stderr)]
-fn progress(text: std::fmt::Arguments<'_>) {
-    eprintln!("{text}");
 }

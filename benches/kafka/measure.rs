@@ -1,12 +1,10 @@
 //! Processor time and memory, as the kernel counts them.
 
-use std::process::{Command, Stdio};
-use std::{env, fmt, fs};
+use std::time::Instant;
+use std::{fmt, fs};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
-
-use crate::baseline::Work;
 
 /// The kernel's unit of processor time towards programs: 1/100 s on all its architectures but two that are gone.
 const TICKS_PER_SEC: f64 = 100.0;
@@ -24,31 +22,20 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Starts this benchmark again as a consumer, and waits for what it prints.
-    pub(crate) fn of_child(work: Work, bootstrap: &str, group: &str, records: u64) -> anyhow::Result<Sample> {
-        let output = Command::new(env::current_exe()?)
-            .args(["consume", &work.to_string(), bootstrap, group, &records.to_string()])
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .context("starting the benchmark's consumer")?;
-        ensure!(output.status.success(), "the consumer `{work}` failed");
-        serde_json::from_slice(&output.stdout).context("reading the consumer's sample")
-    }
-
+    /// For the process that started this one as its child.
     pub(crate) fn print(&self) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(self)?);
         Ok(())
     }
 
-    /// Thousand events per CPU-second.
+    /// Events per second of processor time.
     pub(crate) fn per_cpu_sec(&self) -> f64 {
-        self.events as f64 / self.cpu_secs / 1000.0
+        self.events as f64 / self.cpu_secs
     }
 
-    /// Thousand events per second of the clock on the wall.
+    /// Events per second of the clock on the wall.
     pub(crate) fn per_sec(&self) -> f64 {
-        self.events as f64 / self.wall_secs / 1000.0
+        self.events as f64 / self.wall_secs
     }
 }
 
@@ -57,15 +44,40 @@ impl fmt::Display for Sample {
         let Sample { cpu_secs, warm_up_cpu_secs, wall_secs, peak_rss_mib, .. } = self;
         write!(
             f,
-            "{:.0} k events per CPU-second ({cpu_secs:.2} s CPU after {warm_up_cpu_secs:.2} s of warm-up, \
+            "{:.0} k per CPU-second ({cpu_secs:.2} s CPU after {warm_up_cpu_secs:.2} s of warm-up, \
              {wall_secs:.1} s in all, {peak_rss_mib:.0} MiB)",
-            self.per_cpu_sec()
+            self.per_cpu_sec() / 1000.0
         )
     }
 }
 
+/// Measures a process from the end of its warm-up on.
+pub(crate) struct Meter {
+    pid: u32,
+    started: Instant,
+    warm_up_cpu_secs: f64,
+}
+
+impl Meter {
+    /// The warm-up is over.
+    pub(crate) fn start(pid: u32) -> anyhow::Result<Meter> {
+        Ok(Meter { pid, started: Instant::now(), warm_up_cpu_secs: cpu_secs(pid)? })
+    }
+
+    /// The work is done: so many events.
+    pub(crate) fn sample(&self, events: u64) -> anyhow::Result<Sample> {
+        Ok(Sample {
+            events,
+            cpu_secs: cpu_secs(self.pid)? - self.warm_up_cpu_secs,
+            warm_up_cpu_secs: self.warm_up_cpu_secs,
+            wall_secs: self.started.elapsed().as_secs_f64(),
+            peak_rss_mib: peak_rss_mib(self.pid)?,
+        })
+    }
+}
+
 /// User and system time of a process since its start, all its threads together.
-pub(crate) fn cpu_secs(pid: u32) -> anyhow::Result<f64> {
+fn cpu_secs(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     // The second field, the program's name in parentheses, may hold anything; the third follows the last parenthesis.

@@ -1,4 +1,5 @@
-//! What the windows must say, counted in a plain hash map while the events are made: no code in common with the processor.
+//! What the windows must say, counted in a plain hash map while the events are made: no code in common with the
+//! processor.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +7,9 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use crate::workload::{MINUTE_MS, Request};
+use crate::request::Request;
+use crate::windows::Arrived;
+use crate::workload::MINUTE_MS;
 
 /// The promised error of a quantile is 1 %; the rest is for rounding.
 const QUANTILE_ERROR: f64 = 0.010_1;
@@ -23,7 +26,7 @@ struct Tally {
 #[derive(Debug, Default)]
 pub(crate) struct Recount(HashMap<(usize, i64), Tally>);
 
-/// A record of `bongsu.windows`.
+/// A record of a windows topic.
 #[derive(Debug, Deserialize)]
 struct Window {
     view: String,
@@ -62,14 +65,14 @@ impl Recount {
         self.0.len()
     }
 
-    /// Nothing missing, double or wrong among the values of `bongsu.windows`.
-    pub(crate) fn compare(&self, records: &[Vec<u8>]) -> anyhow::Result<()> {
+    /// Nothing missing, double or wrong.
+    pub(crate) fn compare(&self, windows: &[Arrived]) -> anyhow::Result<()> {
         let groups: HashMap<(String, String), usize> =
             self.0.keys().map(|(group, _)| ((Request::service(*group), Request::route(*group)), *group)).collect();
-        let mut seen = HashSet::with_capacity(records.len());
-        for record in records {
-            let text = || String::from_utf8_lossy(record).into_owned();
-            let window: Window = serde_json::from_slice(record).with_context(text)?;
+        let mut seen = HashSet::with_capacity(windows.len());
+        for Arrived { value, .. } in windows {
+            let text = || String::from_utf8_lossy(value).into_owned();
+            let window: Window = serde_json::from_slice(value).with_context(text)?;
             let start_ms = window.window_start.timestamp_millis();
             ensure!(window.view == "requests_1m", "another view: {}", text());
             ensure!(window.window_end.timestamp_millis() == start_ms + MINUTE_MS, "not a minute: {}", text());

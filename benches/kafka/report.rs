@@ -1,142 +1,139 @@
-//! Medians, for people and for programs.
+//! What scenarios found, for people and for programs.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::baseline::Work;
 use crate::measure::Sample;
-use crate::workload::{EVENT_BYTES, PARTITIONS, ROUTES, SERVICES, Workload};
 
-/// What was measured, in the table's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Line {
-    Count,
-    SerdeJson,
-    Bongsu,
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables.
+    Text,
+    /// One line of JSON for each scenario, with every run's figures.
+    Json,
 }
 
-impl From<Work> for Line {
-    fn from(work: Work) -> Line {
-        match work {
-            Work::Count => Line::Count,
-            Work::SerdeJson => Line::SerdeJson,
+/// Prints what a scenario found.
+pub(crate) fn show(scenario: &str, format: Format, result: &(impl Serialize + fmt::Display)) -> anyhow::Result<()> {
+    match format {
+        Format::Text => println!("{scenario}: {result}"),
+        Format::Json => {
+            let value = serde_json::to_value(result)?;
+            println!("{}", serde_json::json!({ "scenario": scenario, "result": value }));
         }
     }
+    Ok(())
 }
 
-impl Line {
-    fn title(self) -> &'static str {
-        match self {
-            Line::Count => "rdkafka, only counting messages",
-            Line::SerdeJson => "the same and serde_json, borrowed",
-            Line::Bongsu => "bongsu, both stages, exactly once",
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    events: u64,
-    windows: usize,
-    minutes: i64,
-    samples: BTreeMap<Line, Vec<Sample>>,
+/// To stderr, so that stdout holds results only.
+#[allow(clippy::print_stderr)]
+pub(crate) fn progress(text: fmt::Arguments<'_>) {
+    eprintln!("{text}");
 }
 
 /// Over all runs.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-/// One line of the table; rates in thousand events.
-#[derive(Debug, Serialize)]
-struct Summary {
-    line: Line,
-    per_cpu_sec: Spread,
-    /// Of the medians.
-    ratio_to_serde_json: f64,
-    per_sec: Spread,
-    warm_up_cpu_secs: Spread,
-    peak_rss_mib: Spread,
-}
-
-impl Report {
-    pub(crate) fn new(workload: &Workload, windows: usize) -> Report {
-        Report { events: workload.events, windows, minutes: workload.minutes(), samples: BTreeMap::new() }
-    }
-
-    pub(crate) fn add(&mut self, line: Line, sample: Sample) {
-        self.samples.entry(line).or_default().push(sample);
-    }
-
-    pub(crate) fn print_table(&self) -> anyhow::Result<()> {
-        println!(
-            "{} events of {EVENT_BYTES} bytes, {PARTITIONS} partitions, lz4, {} groups (Zipf 1.0), {} windows of one minute out of {}",
-            self.events,
-            SERVICES * ROUTES,
-            self.windows,
-            self.minutes,
-        );
-        println!("All {} windows of every run agree with the recount.\n", self.windows);
-        println!(
-            "{:<35}{:>26}{:>8}{:>10}{:>10}{:>9}",
-            "thousand events", "per CPU-second (min-max)", "ratio", "per s", "warm-up", "RSS"
-        );
-        for summary in self.summaries()? {
-            let Spread { median, min, max } = summary.per_cpu_sec;
-            println!(
-                "{:<35}{:>26}{:>8.2}{:>10.0}{:>8.2} s{:>5.0} MiB",
-                summary.line.title(),
-                format!("{median:.0} ({min:.0}-{max:.0})"),
-                summary.ratio_to_serde_json,
-                summary.per_sec.median,
-                summary.warm_up_cpu_secs.median,
-                summary.peak_rss_mib.max,
-            );
-        }
-        println!(
-            "\nCPU: user and system time of the measured process, from /proc/PID/stat, without the warm-up. That ends with the first \
-             record\nof a consumer, and when bongsu's /readyz says that stage 1 is ready. Medians; RSS is the greatest peak."
-        );
-        Ok(())
-    }
-
-    pub(crate) fn print_json(&self) -> anyhow::Result<()> {
-        let report = serde_json::json!({ "report": self, "summaries": self.summaries()? });
-        println!("{}", serde_json::to_string_pretty(&report)?);
-        Ok(())
-    }
-
-    fn summaries(&self) -> anyhow::Result<Vec<Summary>> {
-        let spread = |line: Line, of: fn(&Sample) -> f64| {
-            let samples = self.samples.get(&line).context("nothing was measured")?;
-            Spread::over(samples.iter().map(of).collect()).context("nothing was measured")
-        };
-        let serde_json = spread(Line::SerdeJson, Sample::per_cpu_sec)?.median;
-        let summary = |line: Line| -> anyhow::Result<Summary> {
-            let per_cpu_sec = spread(line, Sample::per_cpu_sec)?;
-            Ok(Summary {
-                line,
-                per_cpu_sec,
-                ratio_to_serde_json: per_cpu_sec.median / serde_json,
-                per_sec: spread(line, Sample::per_sec)?,
-                warm_up_cpu_secs: spread(line, |sample| sample.warm_up_cpu_secs)?,
-                peak_rss_mib: spread(line, |sample| sample.peak_rss_mib)?,
-            })
-        };
-        self.samples.keys().copied().map(summary).collect()
-    }
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
-    fn over(mut values: Vec<f64>) -> Option<Spread> {
+    pub(crate) fn over(values: impl Iterator<Item = f64>) -> anyhow::Result<Spread> {
+        let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        Some(Spread { median: values[values.len() / 2], min, max })
+        let (min, max) = values.first().copied().zip(values.last().copied()).context("nothing was measured")?;
+        Ok(Spread { median: values[values.len() / 2], min, max })
+    }
+}
+
+/// What a table counts in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unit {
+    pub(crate) name: &'static str,
+    pub(crate) events: f64,
+    pub(crate) decimals: usize,
+}
+
+/// Several processes that read the same topic, in turns.
+#[derive(Debug, Serialize)]
+pub(crate) struct Comparison {
+    #[serde(skip)]
+    unit: Unit,
+    lines: Vec<Line>,
+}
+
+/// One of them; rates in events.
+#[derive(Debug, Serialize)]
+struct Line {
+    title: &'static str,
+    per_cpu_sec: Spread,
+    /// Of the medians per CPU-second.
+    ratio: f64,
+    per_sec: Spread,
+    warm_up_cpu_secs: Spread,
+    peak_rss_mib: Spread,
+    samples: Vec<Sample>,
+}
+
+impl Comparison {
+    /// Ratios are to the line of the number `reference`.
+    pub(crate) fn new(
+        unit: Unit,
+        reference: usize,
+        measured: Vec<(&'static str, Vec<Sample>)>,
+    ) -> anyhow::Result<Comparison> {
+        let spread = |samples: &[Sample], of: fn(&Sample) -> f64| Spread::over(samples.iter().map(of));
+        let (_, reference_samples) = measured.get(reference).context("there is no such line")?;
+        let reference_rate = spread(reference_samples, Sample::per_cpu_sec)?.median;
+        let line = |(title, samples): (&'static str, Vec<Sample>)| -> anyhow::Result<Line> {
+            let per_cpu_sec = spread(&samples, Sample::per_cpu_sec)?;
+            Ok(Line {
+                title,
+                per_cpu_sec,
+                ratio: per_cpu_sec.median / reference_rate,
+                per_sec: spread(&samples, Sample::per_sec)?,
+                warm_up_cpu_secs: spread(&samples, |sample| sample.warm_up_cpu_secs)?,
+                peak_rss_mib: spread(&samples, |sample| sample.peak_rss_mib)?,
+                samples,
+            })
+        };
+        let lines = measured.into_iter().map(line).collect::<anyhow::Result<_>>()?;
+        Ok(Comparison { unit, lines })
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unit { name, events, decimals } = self.unit;
+        writeln!(
+            f,
+            "{name:<40}{:>26}{:>8}{:>10}{:>10}{:>9}",
+            "per CPU-second (min-max)", "ratio", "per s", "warm-up", "RSS"
+        )?;
+        for line in &self.lines {
+            let Spread { median, min, max } = line.per_cpu_sec;
+            let [median, min, max] = [median, min, max].map(|rate| rate / events);
+            writeln!(
+                f,
+                "{:<40}{:>26}{:>8.2}{:>10.decimals$}{:>8.2} s{:>5.0} MiB",
+                line.title,
+                format!("{median:.decimals$} ({min:.decimals$}-{max:.decimals$})"),
+                line.ratio,
+                line.per_sec.median / events,
+                line.warm_up_cpu_secs.median,
+                line.peak_rss_mib.max,
+            )?;
+        }
+        writeln!(
+            f,
+            "\nCPU: user and system time of the measured process, from /proc/PID/stat, without the warm-up. That ends\n\
+             with the first record of a consumer, and when bongsu's /readyz says that stage 1 is ready. Medians; RSS\n\
+             is the greatest peak."
+        )
     }
 }
