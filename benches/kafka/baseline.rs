@@ -120,7 +120,7 @@ impl Reading {
             .set("heartbeat.interval.ms", "2000")
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "50")
-            .set("queued.max.messages.kbytes", "8192")
+            .set("queued.max.messages.kbytes", "4096")
             .set("fetch.max.bytes", "8388608")
             .set("fetch.message.max.bytes", "262144")
             .create()

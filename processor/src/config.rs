@@ -96,13 +96,17 @@ pub struct View {
     #[schemars(regex(pattern = "^[a-z][a-z0-9_]{0,62}$"))]
     pub name: String,
     /// One SELECT with GROUP BY, one of its keys `tumble(interval '...')`, `hop(interval '...', interval '...')` (slide, size),
-    /// `calendar('day')` or `calendar('week', 'Asia/Seoul')`.
+    /// `calendar('day')` or `calendar('week', 'Asia/Seoul')` (without a zone: that of `time.zone`). A window is at most seven days long,
+    /// and at most a thousand times as long as its slide, of which it must be a multiple.
     pub sql: String,
-    /// So many groups are kept apart in a window; further ones are counted together as `__other__`, by service where that is configured.
+    /// So many groups are kept apart in a window; further ones are counted together as `__other__`. The name of a service that is listed
+    /// in `services` stays, where there is another key. Each partition of the topics has its equal share: set it a quarter higher than
+    /// there are groups.
     #[serde(default = "default_max_groups")]
     #[schemars(range(min = 1))]
     pub max_groups: u32,
-    /// For so long after a window has closed, late rows correct it: it is published again, with `final: false` and a `sequence`.
+    /// For so long after a window has closed, `1d` at most, late rows correct it: the groups that they belong to are published again,
+    /// with `final: false` and a `sequence`. Its panes are kept in memory for as long.
     #[serde(default)]
     pub corrections: Option<Span>,
 }

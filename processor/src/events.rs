@@ -4,9 +4,37 @@ use bongsu_ingest::decode::Reject;
 use metrics::{counter, gauge, histogram};
 use tracing::{debug, error, info, warn};
 
+use crate::plan::ViewPlan;
+
 /// Says it.
 pub(crate) trait Emit {
     fn emit(self);
+}
+
+/// Counters exist from the start: one that begins with its first increment has not increased, to Prometheus.
+pub(crate) fn register(views: &[ViewPlan]) {
+    let plain = [
+        "bongsu_epochs_split_total",
+        "bongsu_partitions_paused_total",
+        "bongsu_partials_expired_total",
+        "bongsu_unknown_partials_total",
+    ];
+    plain.into_iter().for_each(|name| counter!(name).increment(0));
+    for flow in ["stage1", "stage2", "history"] {
+        let names =
+            ["bongsu_flow_restarts_total", "bongsu_transactions_abandoned_total", "bongsu_records_repeated_total"];
+        names.into_iter().for_each(|name| counter!(name, "flow" => flow).increment(0));
+    }
+    for view in views {
+        let names = [
+            "bongsu_events_late_total",
+            "bongsu_windows_corrected_total",
+            "bongsu_groups_overflowed_total",
+            "bongsu_groups_poisoned_total",
+            "bongsu_history_rows_skipped_total",
+        ];
+        names.into_iter().for_each(|name| counter!(name, "view" => view.name.clone()).increment(0));
+    }
 }
 
 /// A flow ended with an error and will start again.
@@ -69,7 +97,7 @@ impl Emit for PartitionsRebalanced<'_> {
 /// The number of partitions of a source topic became known, or changed.
 pub(crate) struct SourceSeen<'a> {
     pub(crate) topic: &'a str,
-    /// None if there is no such topic.
+    /// 0 if there is no such topic.
     pub(crate) partitions: i32,
 }
 
@@ -253,6 +281,21 @@ impl Emit for PoisonedGroups<'_> {
     fn emit(self) {
         counter!("bongsu_groups_poisoned_total", "view" => self.view.to_owned()).increment(self.groups);
         error!(view = self.view, groups = self.groups, "results of groups cannot be computed; see the dead letters");
+    }
+}
+
+/// Kafka has deleted records of which open windows were made: the retention is shorter than the outage.
+pub(crate) struct PartialsExpired<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) partition: i32,
+    pub(crate) records: i64,
+}
+
+impl Emit for PartialsExpired<'_> {
+    fn emit(self) {
+        let Self { topic, partition, records } = self;
+        counter!("bongsu_partials_expired_total").increment(records.unsigned_abs());
+        error!(topic, partition, records, "records of open windows have expired; their results are incomplete");
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Era {
     /// Number of partitions of the partials and of the panes.
     partials: i32,
     panes: i32,
-    /// Start of the first window, epoch milliseconds; none for the first version.
+    /// Start of the first window, epoch milliseconds; none for a version that has seen all events.
     from_ms: Option<i64>,
 }
 
@@ -81,16 +81,24 @@ impl Placement {
 
 /// The eras of a view as they are from now on: those that are known, and one for the present plan if it is another.
 ///
-/// `latest_ms` is the latest event that was aggregated by any process.
-fn extended(known: &[Era], view: &View, zone: Tz, plan: &ViewPlan, counts: (i32, i32), latest_ms: i64) -> Vec<Era> {
+/// `latest_ms` is the latest event that was aggregated by any process; none if nothing was aggregated yet.
+fn extended(
+    known: &[Era],
+    view: &View,
+    zone: Tz,
+    plan: &ViewPlan,
+    counts: (i32, i32),
+    latest_ms: Option<i64>,
+) -> Vec<Era> {
     let mut eras = known.to_vec();
     let version = version_of(plan, counts);
     if eras.last().is_some_and(|era| era.version == version) {
         return eras;
     }
-    let from_ms = plan.window.pane_end(plan.window.pane_start(latest_ms));
-    // Versions that have not begun leave no trace.
-    while eras.last().is_some_and(|era| era.from_ms.is_some_and(|began_ms| began_ms >= from_ms)) {
+    let from_ms = latest_ms.map(|latest_ms| plan.window.pane_end(plan.window.pane_start(latest_ms)));
+    // Versions that have not begun leave no trace; none has where nothing was aggregated.
+    while eras.last().is_some_and(|era| from_ms.is_none_or(|from_ms| era.from_ms.is_some_and(|began| began >= from_ms)))
+    {
         eras.pop();
     }
     if eras.last().is_none_or(|era| era.version != version) {
@@ -102,7 +110,7 @@ fn extended(known: &[Era], view: &View, zone: Tz, plan: &ViewPlan, counts: (i32,
             zone: zone.name().to_owned(),
             partials: counts.0,
             panes: counts.1,
-            from_ms: (!eras.is_empty()).then_some(from_ms),
+            from_ms,
         });
     }
     let forgotten = eras.len().saturating_sub(MAX_ERAS);

@@ -31,7 +31,7 @@ use crate::kafka::transactor::Hanging;
 use crate::plan::ViewPlan;
 use crate::rules::engine::CompiledRule;
 use crate::validate::{compile, tables};
-use crate::{evolution, stage1, stage2};
+use crate::{events, evolution, stage1, stage2};
 
 /// What the flows share.
 pub(crate) struct Pipeline {
@@ -84,6 +84,11 @@ impl Pipeline {
         &self.views[..self.config.views.len()]
     }
 
+    /// How many partitions the partials have, as all processes of this configuration have agreed.
+    pub(crate) fn partials_partitions(&self) -> i32 {
+        self.views.first().map_or(1, |view| view.placement.partials)
+    }
+
     /// Whether a topic is among the configured sources.
     pub(crate) fn is_source(&self, topic: &str) -> bool {
         self.config.sources.iter().any(|source| source.topic == topic)
@@ -109,6 +114,7 @@ pub async fn run(config: Config, health: Health, shutdown: CancellationToken) ->
             bail!("the configuration cannot be run: {}", lines.join("; "));
         }
     };
+    events::register(&views);
     let names = Names::new(&config.kafka.topics());
     let (health_of_views, stop) = (health.clone(), shutdown.clone());
     let agreed = tokio::task::spawn_blocking(move || {

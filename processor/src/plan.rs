@@ -11,6 +11,7 @@
 mod nulls;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
@@ -23,8 +24,8 @@ use bongsu_schemas::key::stable_id;
 use bongsu_schemas::tables::{Column, ColumnType, EVENT_TIME, schema_of};
 use chrono_tz::Tz;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{ScalarValue, exec_err};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::{SessionConfig, SessionContext, SessionState};
@@ -165,8 +166,10 @@ impl ViewPlan {
     ) -> anyhow::Result<RecordBatch> {
         let leaf: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[batches], schema.clone(), None)?;
         let plan = with_leaf(plan, &leaf)?;
-        let results = block_on(collect(plan.clone(), self.task.clone()))
-            .with_context(|| format!("while the view `{}` was computed", self.name))?;
+        // What panics on some rows must not take the others with it: callers go on with fewer rows.
+        let run = AssertUnwindSafe(|| block_on(collect(plan.clone(), self.task.clone())));
+        let results = catch_unwind(run).unwrap_or_else(|_| exec_err!("the aggregation panicked, which is a bug"));
+        let results = results.with_context(|| format!("while the view `{}` was computed", self.name))?;
         Ok(concat_batches(&plan.schema(), &results)?)
     }
 }
@@ -222,10 +225,11 @@ async fn plan(view: &View, query: &ViewQuery, columns: &[Column]) -> anyhow::Res
     let finish = above_aggregate(&physical, last)?;
 
     let wanted = |column: &&Column| column.name == EVENT_TIME || rows_schema.field_with_name(&column.name).is_ok();
-    // Which groups are `__other__` depends on the limit.
-    let limit = view.max_groups.to_string();
+    // Which groups are `__other__` depends on the limit, and which panes are still there on the corrections.
+    let corrections_ms = view.corrections.map_or(0, Span::millis);
+    let limits = format!("{} {corrections_ms}", view.max_groups);
     let version =
-        stable_id([query.sql.as_str(), &format!("{:?}", query.window), &format!("{partial_schema:?}"), limit.as_str()]);
+        stable_id([query.sql.as_str(), &format!("{:?}", query.window), &format!("{partial_schema:?}"), &limits]);
     let result_schema = finish.schema();
     let mut keys_by_name = keys.clone();
     keys_by_name.sort_by_key(|key| result_schema.field(*key).name());
@@ -235,7 +239,7 @@ async fn plan(view: &View, query: &ViewQuery, columns: &[Column]) -> anyhow::Res
         window: query.window,
         partial_window: query.window.rolled_up_from().unwrap_or(query.window),
         max_groups: usize::try_from(view.max_groups)?,
-        corrections_ms: view.corrections.map_or(0, Span::millis),
+        corrections_ms,
         version: version[..16].to_owned(),
         placement: Placement::only(1, 1),
         input_columns: columns.iter().filter(wanted).cloned().collect(),

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use bongsu_schemas::duration::Span;
 use bongsu_schemas::services::ParamValue;
 
 use crate::config::{Config, Rule};
 use crate::plan::{TableColumns, Tables, ViewPlan};
 use crate::rules::engine::CompiledRule;
+
+/// The longest time in which closed windows can be corrected: half as long as `bongsu.partials` are kept, so that an outage costs nothing.
+const MAX_CORRECTIONS: Span = Span::from_secs(24 * 3600);
 
 /// Something that the operator must mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +61,10 @@ pub(crate) fn compile(config: &Config) -> Result<(Vec<ViewPlan>, Vec<CompiledRul
         match ViewPlan::new(view, &tables, config.zone) {
             Ok(plan) => views.push(plan),
             Err(problem) => mistakes.push(Mistake { path: format!("views[{index}].sql"), problem }),
+        }
+        if view.corrections.is_some_and(|corrections| corrections > MAX_CORRECTIONS) {
+            let problem = format!("is more than {MAX_CORRECTIONS}: what windows are made of is not kept for longer");
+            mistakes.push(Mistake { path: format!("views[{index}].corrections"), problem });
         }
     }
     let mut rules = Vec::new();

@@ -52,7 +52,9 @@ impl WindowSpec {
             return Err(format!("a window must be at least {MIN_SLIDE_MS} ms long"));
         }
         if size_ms % slide_ms != 0 || size_ms < slide_ms {
-            return Err("the size of a hopping window must be a multiple of its slide".to_owned());
+            return Err(
+                "the size of a hopping window must be a multiple of its slide; the slide comes first".to_owned()
+            );
         }
         if size_ms / slide_ms > MAX_WINDOWS_PER_EVENT {
             return Err(format!("a window may be at most {MAX_WINDOWS_PER_EVENT} times as long as its slide"));

@@ -37,8 +37,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Slack {
-    /// Environment variable that holds the bot token (scopes `chat:write`, `chat:write.public`, `channels:history`, and `groups:history`
-    /// for private channels).
+    /// Environment variable that holds the bot token (scopes `chat:write`, `chat:write.public`, `channels:read`, `channels:history`, and
+    /// `groups:read`, `groups:history` for private channels).
     #[serde(default = "default_token_env")]
     pub token_env: String,
     /// Base URL of Slack's Web API, `https://slack.com/api` where absent. May be `http:` for a stand-in.

@@ -26,6 +26,7 @@ views:
   - {{ name: per_minute, sql: "SELECT service, {column} FROM requests GROUP BY tumble(interval '1 minute'), service" }}
   - {{ name: hopping, sql: "SELECT service, {column} FROM requests GROUP BY hop(interval '1 minute', interval '5 minutes'), service" }}
   - {{ name: unchanged, sql: "SELECT service, count(*) AS requests FROM requests GROUP BY tumble(interval '15 minutes'), service" }}
+  - {{ name: limited, max_groups: 32, sql: "SELECT service, route, count(*) AS requests FROM requests GROUP BY tumble(interval '10 minutes'), service, route" }}
 "##,
         broker.bootstrap(),
         port,
@@ -34,9 +35,13 @@ views:
     path
 }
 
+fn requests_of(windows: &[Value]) -> i64 {
+    windows.iter().map(|window| window["values"]["requests"].as_i64().unwrap()).sum()
+}
+
 /// Scenario: in the middle of the stream the process is stopped, two views get another column in place of theirs, `bongsu.partials` and
 /// `bongsu.rule-states` get twice the partitions, and the process is started again.
-/// Guarantees: E1 and P2. Every window is there once and counts all its events; the new version begins with a window of its own.
+/// Guarantees: E1, P2 and G1. Every window is there once and counts all its events; the new version begins with a window of its own.
 #[test]
 fn a_changed_view_begins_with_a_window_of_its_own() {
     let broker = Broker::start().unwrap();
@@ -71,12 +76,15 @@ fn a_changed_view_begins_with_a_window_of_its_own() {
         }
         *expected.entry(("unchanged", service, time_ms - time_ms.rem_euclid(15 * MINUTE_MS))).or_default() += 1;
     }
-    let windows = eventually("all windows", PATIENCE, || {
+    let (limited, windows) = eventually("all windows", PATIENCE, || {
         let windows = committed(broker.bootstrap(), "bongsu.windows");
         let windows: Vec<Value> = windows.iter().map(|message| message.json().unwrap()).collect();
-        let ours: Vec<Value> = windows.into_iter().filter(|window| window["key"]["service"] != "closing").collect();
-        (ours.len() >= expected.len()).then_some(ours)
+        let ours = windows.into_iter().filter(|window| window["key"]["service"] != "closing");
+        let (limited, ours): (Vec<Value>, Vec<Value>) = ours.partition(|window| window["view"] == "limited");
+        let is_complete = ours.len() >= expected.len() && requests_of(&limited) >= open.len() as i64;
+        is_complete.then_some((limited, ours))
     });
+    assert_eq!(requests_of(&limited), open.len() as i64, "each event in one group, named or not, of one window");
 
     let mut found = BTreeMap::new();
     let mut begins = BTreeMap::<&str, [Option<i64>; 2]>::new();

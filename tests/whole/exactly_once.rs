@@ -66,12 +66,15 @@ fn windows_equal_a_batch_query_after_a_kill_at_every_step_of_a_commit() {
     assert_equal(&stream.complete(), &stream.expected, &stream.requests);
 }
 
-/// Scenario: SIGKILL at random moments while the stream goes on. `BONGSU_KILLS=50` kills more often than the usual four times.
+/// Scenario: SIGKILL at random moments while the stream goes on: four times over a million events, `BONGSU_KILLS` and `BONGSU_EVENTS` say
+/// otherwise.
 /// Guarantees: P1 and P3 wherever it strikes.
 #[test]
 fn windows_equal_a_batch_query_after_kills_at_random_moments() {
-    let kills: usize = std::env::var("BONGSU_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(4);
-    let (_broker, stream) = stream(14, EVENTS);
+    let from_environment = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<usize>().ok());
+    let (kills, events) =
+        (from_environment("BONGSU_KILLS").unwrap_or(4), from_environment("BONGSU_EVENTS").unwrap_or(EVENTS));
+    let (_broker, stream) = stream(14, events);
     let config = stream.config();
     let mut random = Random(99);
     let mut slices = stream.requests.chunks(stream.requests.len() / (kills + 1));

@@ -10,10 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::{Era, extended, placed};
 use crate::config::Config;
 use crate::events::{Emit, ViewsAgreed};
+use crate::kafka::consumer::partition_count;
 use crate::kafka::transaction::{Outgoing, Transactions};
 use crate::kafka::{REQUEST_TIMEOUT, client_config, compacted};
 use crate::pipeline::Names;
 use crate::plan::{Tables, ViewPlan};
+
+/// The only one of the topic that is used.
+const PARTITION: i32 = 0;
 
 /// Agrees with all other processes, past and present, on the version of each view and the windows that it computes.
 ///
@@ -27,15 +31,16 @@ pub(crate) fn agree(
 ) -> anyhow::Result<Vec<ViewPlan>> {
     // Whoever else is at it is fenced, and starts again.
     let transactions = Transactions::open(&config.kafka, "views", "all")?;
-    let counts = (partition_count(config, &names.partials)?, partition_count(config, &names.panes)?);
+    let counts = (own_partition_count(config, &names.partials)?, own_partition_count(config, &names.panes)?);
     let known = read(config, names, shutdown)?;
-    let latest_ms = latest_event_ms(config)?.unwrap_or_else(|| chrono::Utc::now().timestamp_millis());
+    let latest_ms = latest_event_ms(config)?;
     let (mut current, mut earlier, mut records) = (Vec::new(), Vec::new(), Vec::new());
     for (view, plan) in config.views.iter().zip(plans) {
         let eras_before = known.get(&view.name).map(Vec::as_slice).unwrap_or_default();
         let eras = extended(eras_before, view, config.zone, plan, counts, latest_ms);
         if eras != eras_before {
-            records.push(Outgoing::keyed(&names.views, view.name.clone(), serde_json::to_vec(&eras)?));
+            let record = Outgoing::keyed(&names.views, view.name.clone(), serde_json::to_vec(&eras)?);
+            records.push(Outgoing { partition: Some(PARTITION), ..record });
         }
         let (plan, earlier_plans) = placed(&eras, &view.name, plan, tables);
         current.push(plan);
@@ -50,7 +55,7 @@ pub(crate) fn agree(
 }
 
 fn read(config: &Config, names: &Names, shutdown: &CancellationToken) -> anyhow::Result<BTreeMap<String, Vec<Era>>> {
-    let values = compacted::read(&config.kafka, &names.views, &BTreeSet::from([0]), shutdown)?;
+    let values = compacted::read(&config.kafka, &names.views, &BTreeSet::from([PARTITION]), shutdown)?;
     let parse = |(key, value): (Vec<u8>, Vec<u8>)| {
         let name = String::from_utf8_lossy(&key).into_owned();
         let eras = serde_json::from_slice(&value)
@@ -70,7 +75,9 @@ fn latest_event_ms(config: &Config) -> anyhow::Result<Option<i64>> {
         .context("cannot create a consumer")?;
     let mut list = TopicPartitionList::new();
     for source in &config.sources {
-        for partition in 0..partitions_of(&consumer, &source.topic)? {
+        let count = partition_count(&consumer, &source.topic, REQUEST_TIMEOUT);
+        let count = count.with_context(|| format!("cannot ask for `{}`", source.topic))?;
+        for partition in 0..count.unwrap_or(0) {
             list.add_partition(&source.topic, partition);
         }
     }
@@ -81,15 +88,9 @@ fn latest_event_ms(config: &Config) -> anyhow::Result<Option<i64>> {
     Ok(committed.elements().iter().filter_map(|element| element.metadata().parse().ok()).max())
 }
 
-fn partition_count(config: &Config, topic: &str) -> anyhow::Result<i32> {
+fn own_partition_count(config: &Config, topic: &str) -> anyhow::Result<i32> {
     let consumer: BaseConsumer = client_config(&config.kafka)?.create().context("cannot create a consumer")?;
-    partitions_of(&consumer, topic)
-}
-
-/// Number of partitions of a topic, 0 if it does not exist.
-fn partitions_of(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<i32> {
-    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT);
-    let metadata = metadata.with_context(|| format!("cannot ask for `{topic}`"))?;
-    let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-    Ok(found.map_or(0, |found| i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)))
+    let count =
+        partition_count(&consumer, topic, REQUEST_TIMEOUT).with_context(|| format!("cannot ask for `{topic}`"))?;
+    count.with_context(|| format!("there is no topic `{topic}`"))
 }

@@ -20,7 +20,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Emit, PartitionsRebalanced, RecordRepeated};
+use crate::events::{Emit, HistorySkipped, PartitionsRebalanced, RecordRepeated};
 use crate::kafka::consumer::{GroupConsumer, Polled, Probe};
 use crate::pipeline::Pipeline;
 use chains::{Chain, Chains};
@@ -55,15 +55,17 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
                 continue;
             }
             *next_offset = record.offset() + 1;
-            let value = record.payload().context("a window record has no value")?;
-            let head: WindowHead<'_> = serde_json::from_slice(value).with_context(|| {
-                format!("offset {} of {topic}-{} is no window", record.offset(), record.partition())
-            })?;
-            // Files are only ever added to: a correction has no place in them.
-            if head.is_final && files.has_view(&head.view) {
-                let (partition, date) = (record.partition(), head.window_start.date_naive());
-                let chain = Chain { partition, view: head.view.into_owned(), date };
-                chains.push(chain, (record.offset(), value.to_vec()));
+            let value = record.payload().unwrap_or_default();
+            match serde_json::from_slice::<WindowHead<'_>>(value) {
+                // Files are only ever added to: a correction has no place in them.
+                Ok(head) if head.is_final && files.has_view(&head.view) => {
+                    let (partition, date) = (record.partition(), head.window_start.date_naive());
+                    let chain = Chain { partition, view: head.view.into_owned(), date };
+                    chains.push(chain, (record.offset(), value.to_vec()));
+                }
+                Ok(_) => {}
+                // Nothing of ours; somebody else writes to the topic.
+                Err(_) => HistorySkipped { view: "", rows: 1 }.emit(),
             }
         }
         if stopping || flushed_at.elapsed() >= flush || chains.buffered_bytes() >= MAX_BUFFERED_BYTES {

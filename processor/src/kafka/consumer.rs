@@ -3,7 +3,7 @@
 //! The callback runs inside `poll` on the polling thread. It only notes what changed: committing or aborting from inside it would
 //! be a second flow of control.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -96,6 +96,8 @@ pub(crate) struct GroupConsumer {
     /// Does not exist; see [`GroupConsumer::divide_anew`].
     nudge: String,
     is_complete: Cell<bool>,
+    /// Our partitions.
+    assigned: RefCell<BTreeSet<SourcePartition>>,
 }
 
 impl GroupConsumer {
@@ -127,7 +129,7 @@ impl GroupConsumer {
             .set("fetch.wait.max.ms", "50")
             // What is read ahead is memory, several times the bytes of compressed records: enough to keep the aggregation busy. A
             // fetch may exceed the first by the second, of which each partition has at most the third.
-            .set("queued.max.messages.kbytes", "8192")
+            .set("queued.max.messages.kbytes", "4096")
             .set("fetch.max.bytes", "8388608")
             .set("fetch.message.max.bytes", "262144")
             // Lag is told from these.
@@ -141,6 +143,7 @@ impl GroupConsumer {
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             nudge: format!("{}.nudge", kafka.topic_prefix),
             is_complete: Cell::new(false),
+            assigned: RefCell::default(),
         })
     }
 
@@ -192,19 +195,31 @@ impl GroupConsumer {
             return None;
         }
         let rebalanced = std::mem::take(&mut *context.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        if !self.is_complete.replace(true)
-            && let Err(error) = self.divide_anew(&rebalanced.assigned)
-        {
-            tracing::warn!(error = format!("{error:#}"), "cannot tell whether all partitions have an owner");
-        }
+        let mut assigned = self.assigned.borrow_mut();
+        assigned.retain(|partition| !rebalanced.revoked.contains(partition));
+        assigned.extend(rebalanced.assigned.iter().cloned());
         Some(rebalanced)
+    }
+
+    /// Sees to it, once, that all partitions have an owner. To be called now and then, until brokers have answered.
+    fn complete(&self) {
+        if self.is_complete.get() || self.assigned.borrow().is_empty() {
+            return;
+        }
+        match self.divide_anew() {
+            Ok(()) => self.is_complete.set(true),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "cannot tell yet whether all partitions have an owner");
+            }
+        }
     }
 
     /// Has the group divide the partitions anew if some may have no owner. A static member that comes back is handed what it had, and
     /// does not see that topics got more partitions while it was away: to librdkafka they have always been there. A partition that
     /// nobody has ever committed and that is not ours may be one of those. Another subscription makes the group divide them; so one
     /// more topic is subscribed to, which does not exist.
-    fn divide_anew(&self, assigned: &BTreeSet<SourcePartition>) -> anyhow::Result<()> {
+    fn divide_anew(&self) -> anyhow::Result<()> {
+        let assigned = self.assigned.borrow();
         let mut others = Vec::new();
         for topic in &self.topics {
             let count = self.partition_count(topic).with_context(|| format!("cannot ask for `{topic}`"))?;
@@ -260,9 +275,7 @@ impl GroupConsumer {
 
     /// Number of partitions of a topic; none if it does not exist. An error if no broker answers.
     pub(crate) fn partition_count(&self, topic: &str) -> KafkaResult<Option<i32>> {
-        let metadata = self.consumer.fetch_metadata(Some(topic), PROBE_TIMEOUT)?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        Ok(found.and_then(|found| i32::try_from(found.partitions().len()).ok()).filter(|count| *count > 0))
+        partition_count(&self.consumer, topic, PROBE_TIMEOUT)
     }
 
     /// The same for one of Bongsu's own topics, which must be there.
@@ -287,6 +300,7 @@ impl Probe {
 
     /// To be called all the time; asks now and then.
     pub(crate) fn look(&mut self, consumer: &GroupConsumer, health: &Health) {
+        consumer.complete();
         if self.at.elapsed() < PROBE_EVERY {
             return;
         }
@@ -295,6 +309,21 @@ impl Probe {
             Err(error) => health.not_ready(self.part, format!("no broker answers: {error}")),
         }
         self.at = Instant::now();
+    }
+}
+
+/// Number of partitions of a topic; none if it does not exist. An error if no broker answers, or the topic cannot be told at present.
+pub(crate) fn partition_count<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    timeout: Duration,
+) -> KafkaResult<Option<i32>> {
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0)),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+        Some(code) => Err(KafkaError::MetadataFetch(code)),
     }
 }
 

@@ -5,7 +5,7 @@
 //! and then goes on with a new producer: taking over the transactional id fences the one that hangs, whatever becomes of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -48,7 +48,18 @@ pub(crate) struct Transactor {
     flow: &'static str,
     epochs: SyncSender<Epoch>,
     told: Receiver<Told>,
-    is_left_behind: Arc<AtomicUsize>,
+    is_left_behind: Arc<AtomicBool>,
+}
+
+/// Takes a producer that was left behind off the count when its thread ends, however that comes about.
+struct Counted(Arc<AtomicBool>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.0.load(Ordering::Relaxed) {
+            HANGING.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Transactor {
@@ -60,9 +71,10 @@ impl Transactor {
         let transactions = Transactions::open(kafka, flow, instance)?;
         let (epochs, received) = sync_channel::<Epoch>(1);
         let (tell, told) = sync_channel(4);
-        let is_left_behind = Arc::new(AtomicUsize::new(0));
-        let left_behind = is_left_behind.clone();
+        let is_left_behind = Arc::new(AtomicBool::new(false));
+        let counted = Counted(is_left_behind.clone());
         let work = move || {
+            let _counted = counted;
             while let Ok(Epoch { records, offsets, group }) = received.recv() {
                 // Nobody listens once the flow has gone on; then the next epoch does not come either.
                 let reached = |step| drop(tell.send(Told::Reached(step)));
@@ -71,7 +83,6 @@ impl Transactor {
                     break;
                 }
             }
-            HANGING.fetch_sub(left_behind.load(Ordering::Relaxed), Ordering::Relaxed);
         };
         thread::Builder::new().name(format!("bongsu-{flow}-tx")).spawn(work).context("cannot start a thread")?;
         Ok(Transactor { flow, epochs, told, is_left_behind })
@@ -101,8 +112,8 @@ impl Transactor {
 
     fn leave_behind(&self, step: Step) -> anyhow::Error {
         TransactionAbandoned { flow: self.flow, step: step.name() }.emit();
-        self.is_left_behind.store(1, Ordering::Relaxed);
         HANGING.fetch_add(1, Ordering::Relaxed);
+        self.is_left_behind.store(true, Ordering::Relaxed);
         anyhow!("the brokers did not answer, and librdkafka waits for ever ({})", step.name())
     }
 }

@@ -17,7 +17,6 @@ use super::series::{Observation, SeriesState, Transition};
 use crate::config::{ForWindows, Rule};
 use crate::plan::{ViewPlan, first_event_time};
 use crate::results::{row_object, time};
-use crate::window::WindowSpec;
 
 /// A rule, compiled. Shared by all partitions.
 #[derive(Debug)]
@@ -145,8 +144,8 @@ impl RuleEngine {
     ) -> anyhow::Result<()> {
         let rules = self.rules.clone();
         for (index, compiled) in rules.iter().enumerate().filter(|(_, compiled)| compiled.view == window.view) {
-            let spec = window.plan.window;
-            self.step_missing(index, compiled, spec, spec.pane_start(window.end_ms - 1), now, changes);
+            let to_end_ms = window.plan.window.pane_start(window.end_ms - 1);
+            self.step_missing(index, compiled, window.plan, to_end_ms, now, changes);
             self.judge(index, compiled, &window, now, changes)?;
             self.stepped_to_ms.insert(index, window.end_ms);
         }
@@ -157,9 +156,8 @@ impl RuleEngine {
     pub fn time_passed(&mut self, plans: &[ViewPlan], closed_ms: i64, now: DateTime<Utc>, changes: &mut Changes) {
         let rules = self.rules.clone();
         for (index, compiled) in rules.iter().enumerate() {
-            let spec = plans[compiled.view].window;
-            let last_end_ms = spec.pane_start(closed_ms);
-            self.step_missing(index, compiled, spec, last_end_ms, now, changes);
+            let plan = &plans[compiled.view];
+            self.step_missing(index, compiled, plan, plan.window.pane_start(closed_ms), now, changes);
         }
         for orphan in std::mem::take(&mut self.orphans) {
             changes.states.insert(SeriesRecord::kafka_key(&orphan.rule, &key_text(&orphan.key)), None);
@@ -223,12 +221,13 @@ impl RuleEngine {
         &mut self,
         index: usize,
         compiled: &CompiledRule,
-        spec: WindowSpec,
+        plan: &ViewPlan,
         to_end_ms: i64,
         now: DateTime<Utc>,
         changes: &mut Changes,
     ) {
         let Some(mut end_ms) = self.stepped_to_ms.get(&index).copied() else { return };
+        let (spec, begins_ms) = (plan.window, plan.placement.from_ms);
         while spec.pane_end(end_ms) <= to_end_ms {
             let series = self.series_of(index);
             if series.is_empty() {
@@ -237,6 +236,10 @@ impl RuleEngine {
             }
             end_ms = spec.pane_end(end_ms);
             let moment = Moment { window_ms: (spec.window_start(end_ms), end_ms), now };
+            if moment.window_ms.0 < begins_ms {
+                // Another version of the view has this window, and nobody judges it: the series stay as they are.
+                continue;
+            }
             for id in series {
                 self.step(id, None, compiled, Observation::Absent, moment, changes);
             }

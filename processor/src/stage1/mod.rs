@@ -10,10 +10,9 @@
 mod alignment;
 mod source;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampMillisecondType;
@@ -56,7 +55,7 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
         outgoing.extend(marker_for(&pipeline.names.partials, &epoch.marker, partitions)?);
         let group = source.consumer().inner().group_metadata().context("the consumer is not in its group")?;
         transactor.commit(outgoing, epoch.next_offsets()?, group).map_err(|error| source.consumer().explain(error))?;
-        source.committed();
+        source.committed(&epoch);
         let transaction_secs = started.elapsed().as_secs_f64();
         let counts = epoch.counts;
         EpochAggregated {
@@ -72,15 +71,13 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     Ok(())
 }
 
-/// The partial aggregates of each view. An error, or a panic, says that some row cannot be computed.
+/// The partial aggregates of each view. An error says that some row cannot be computed.
 fn partials<'a>(pipeline: &'a Pipeline, epoch: &Epoch) -> anyhow::Result<Vec<(&'a ViewPlan, RecordBatch)>> {
     let mut partials = Vec::new();
     for (table, rows) in &epoch.rows {
         for view in pipeline.views.iter().filter(|view| view.table == *table) {
             let Some(rows) = rows_of_version(view, rows)? else { continue };
-            let partial = catch_unwind(AssertUnwindSafe(|| view.partial(&rows)));
-            let panicked = || Err(anyhow!("the aggregation of the view `{}` panicked, which is a bug", view.name));
-            partials.push((view, partial.unwrap_or_else(|_| panicked())?));
+            partials.push((view, view.partial(&rows)?));
         }
     }
     Ok(partials)

@@ -106,6 +106,12 @@ struct TopicSource {
     partitions: BTreeMap<i32, PartitionState>,
 }
 
+impl TopicSource {
+    fn has(&self, (topic, number): &SourcePartition) -> bool {
+        self.topic == *topic && self.partitions.contains_key(number)
+    }
+}
+
 #[derive(Debug)]
 struct PartitionState {
     clock: PartitionClock,
@@ -284,10 +290,18 @@ impl<'a> Source<'a> {
         self.read_again(epoch)
     }
 
-    /// The epoch is committed: whatever was to blame is behind us, or in a later part.
-    pub(crate) fn committed(&mut self) {
-        self.max_records = self.max_records.saturating_mul(2);
+    /// The epoch is committed. While a record to blame is known and not behind us, epochs stay small: other partitions may be read first.
+    pub(crate) fn committed(&mut self, epoch: &Epoch) {
+        if let Some(poison) = &self.poison {
+            let is_behind =
+                epoch.read.get(&poison.partition).is_some_and(|(_, next_offset)| *next_offset > poison.offset);
+            let is_ours = self.topics.iter().any(|topic| topic.has(&poison.partition));
+            if !is_behind && is_ours {
+                return;
+            }
+        }
         self.poison = None;
+        self.max_records = self.max_records.saturating_mul(2);
     }
 
     /// Goes back to where the epoch began, in the partitions that are still ours. Their clocks forget what they saw: a marker ahead
@@ -310,7 +324,9 @@ impl<'a> Source<'a> {
     fn align(&mut self) -> anyhow::Result<()> {
         let partitions = || self.topics.iter().flat_map(|topic| topic.partitions.values());
         let max_drift_ms = self.pipeline.config.time.max_drift.millis();
-        let merged_ms = self.pipeline.merged_watermark_ms();
+        // A watermark is that much behind the latest event.
+        let max_disorder_ms = self.pipeline.config.time.max_disorder.millis();
+        let merged_ms = self.pipeline.merged_watermark_ms().map(|merged_ms| merged_ms.saturating_add(max_disorder_ms));
         let limit_ms = limit(partitions().map(PartitionState::position), merged_ms, max_drift_ms);
         let (mut paused, mut resumed) = (Vec::new(), Vec::new());
         for topic in &mut self.topics {

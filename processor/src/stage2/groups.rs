@@ -54,6 +54,16 @@ impl GroupSet {
     }
 }
 
+/// Whether the view has a key that can be called [`OTHER`]. Groups of numbers alone are not limited.
+pub(crate) fn has_text_key(view: &ViewPlan) -> bool {
+    text_keys(view) > 0
+}
+
+fn text_keys(view: &ViewPlan) -> usize {
+    let keys = view.partial_schema.fields().iter().skip(1).take(view.partial_keys);
+    keys.filter(|field| field.data_type().is_string()).count()
+}
+
 /// Whether a row stands for other groups already.
 fn is_other(view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<Vec<bool>> {
     let mut is_other = vec![false; rows.num_rows()];
@@ -71,12 +81,14 @@ fn texts(column: &ArrayRef) -> anyhow::Result<StringViewArray> {
     Ok(cast(column, &DataType::Utf8View)?.as_string_view().clone())
 }
 
-/// The same rows under the name of [`OTHER`], merged. A configured service keeps its name: its owner shall hear of it.
+/// The same rows under the name of [`OTHER`], merged. A configured service keeps its name, for its owner shall hear of it, where another
+/// key says that these are others.
 pub(crate) fn into_other(view: &ViewPlan, rows: &RecordBatch, services: &Services) -> anyhow::Result<RecordBatch> {
+    let can_keep_service = text_keys(view) > 1;
     let mut columns = rows.columns().to_vec();
     for (index, column) in columns.iter_mut().enumerate().skip(1).take(view.partial_keys) {
         let field = view.partial_schema.field(index);
-        *column = other_key(column, field.name() == "service", field.is_nullable(), services)?;
+        *column = other_key(column, can_keep_service && field.name() == "service", field.is_nullable(), services)?;
     }
     view.reduce(vec![RecordBatch::try_new(view.partial_schema.clone(), columns)?])
 }

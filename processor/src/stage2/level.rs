@@ -7,7 +7,8 @@
 //! ```
 //!
 //! - P5: a pane record comes before the marker that closes its window, as a partial does. A partition of the partials tells every
-//!   partition of the panes how far it has closed, so that no row of the panes is ever late for want of patience.
+//!   partition of the panes how far it has closed, so that nothing that it sends is ever late for want of patience. What a partition of
+//!   the panes sends to another, groups past the limit of a long window, may be: it is counted late then.
 
 use bongsu_schemas::key::GroupKey;
 use serde_json::Value;
@@ -23,13 +24,6 @@ use crate::window::WindowSpec;
 pub(crate) enum Level {
     Partials,
     Panes,
-}
-
-/// How many partitions the two topics have.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PartitionCounts {
-    pub(crate) partials: i32,
-    pub(crate) panes: i32,
 }
 
 /// Rolled-up windows wait for at most this much of event time longer than they must.
@@ -84,29 +78,23 @@ impl Level {
         self == judge
     }
 
-    /// The partitions' share of a limit.
-    pub(crate) fn share(self, limit: usize, counts: PartitionCounts) -> usize {
+    /// A partition's share of the groups that a view keeps apart.
+    pub(crate) fn max_groups(self, view: &ViewPlan) -> usize {
         let partitions = match self {
-            Level::Partials => counts.partials,
-            Level::Panes => counts.panes,
+            Level::Partials => view.placement.partials,
+            Level::Panes => view.placement.panes,
         };
-        limit.div_ceil(usize::try_from(partitions).unwrap_or(1).max(1))
+        view.max_groups.div_ceil(usize::try_from(partitions).unwrap_or(1).max(1))
     }
 }
 
 /// What partition `number` of the partials tells all partitions of the panes when it has closed `closed_ms`; nothing if it has told
 /// almost the same before.
-pub(crate) fn closed_marker(
-    pipeline: &Pipeline,
-    counts: PartitionCounts,
-    number: i32,
-    told_ms: i64,
-    closed_ms: i64,
-) -> Option<Marker> {
+pub(crate) fn closed_marker(pipeline: &Pipeline, number: i32, told_ms: i64, closed_ms: i64) -> Option<Marker> {
     if told_ms.div_euclid(MARKER_STEP_MS) >= closed_ms.div_euclid(MARKER_STEP_MS) {
         return None;
     }
     let topic = pipeline.names.partials.to_string();
     let mark = MarkerEntry(topic.clone(), number, Some(closed_ms), None);
-    Some(Marker { topics: [(topic, counts.partials)].into(), marks: vec![mark] })
+    Some(Marker { topics: [(topic, pipeline.partials_partitions())].into(), marks: vec![mark] })
 }

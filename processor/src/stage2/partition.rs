@@ -1,10 +1,10 @@
 //! One partition of the partials or of the panes: its open windows, its rules' states, and what it has to say with the next commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, anyhow, ensure};
-use arrow::array::{AsArray, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::TimestampMillisecondType;
 use bongsu_ingest::decode::Reject;
 use bongsu_schemas::dead_letter::Reason;
@@ -12,9 +12,9 @@ use bongsu_schemas::key::key_text;
 use chrono::Utc;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
-use super::close::{Finished, finish, late_records, poisoned_records, window_records};
-use super::groups::{GroupSet, into_other};
-use super::level::{Level, PartitionCounts, closed_marker};
+use super::close::{Finished, Poisoned, finish, late_records, poisoned_records, window_records};
+use super::groups::{GroupSet, has_text_key, into_other};
+use super::level::{Level, closed_marker};
 use super::state::{EndedWindow, OpenWindows, PaneId, Progress, ViewWindows};
 use crate::dead_letter::dead_letter;
 use crate::events::{
@@ -23,7 +23,7 @@ use crate::events::{
 use crate::kafka::transaction::Outgoing;
 use crate::partials::{
     HEADER_KIND, HEADER_PLAN, HEADER_VERSION, HEADER_VIEW, KIND_MARKER, KIND_ROWS, Marker, VERSION, decode_rows,
-    marker_for, rows_for,
+    key_hashes, marker_for, rows_for,
 };
 use crate::pipeline::Pipeline;
 use crate::plan::{ViewPlan, events};
@@ -39,11 +39,14 @@ const MERGE_AT: usize = 512;
 pub(crate) struct Partition<'a> {
     pipeline: &'a Pipeline,
     level: Level,
-    counts: PartitionCounts,
+    /// Number of partitions of the panes.
+    panes: i32,
     number: i32,
     open: OpenWindows<RecordBatch>,
     /// Of panes that have reached the limit of groups.
     group_sets: BTreeMap<PaneId, GroupSet>,
+    /// Hashes of the groups whose late rows are in a pane and not published yet.
+    corrected_groups: BTreeMap<PaneId, HashSet<u64>>,
     rules: RuleEngine,
     output: Output,
     committed: Progress,
@@ -64,7 +67,7 @@ impl<'a> Partition<'a> {
     pub(crate) fn new(
         pipeline: &'a Pipeline,
         level: Level,
-        counts: PartitionCounts,
+        panes: i32,
         number: i32,
         progress: Progress,
         rules: RuleEngine,
@@ -75,10 +78,11 @@ impl<'a> Partition<'a> {
         Partition {
             pipeline,
             level,
-            counts,
+            panes,
             number,
             open,
             group_sets: BTreeMap::new(),
+            corrected_groups: BTreeMap::new(),
             rules,
             output: Output::default(),
             committed: progress,
@@ -96,7 +100,8 @@ impl<'a> Partition<'a> {
             let value = headers.iter().find(|header| header.key == name)?.value?;
             std::str::from_utf8(value).ok()
         };
-        let version = header(HEADER_VERSION).unwrap_or_default();
+        // One without a version is none of ours, and is rejected below.
+        let version = header(HEADER_VERSION).unwrap_or(VERSION);
         ensure!(
             version == VERSION,
             "the partials have version `{version}`, this program knows {VERSION}; let the version that wrote them drain the topic first"
@@ -138,7 +143,11 @@ impl<'a> Partition<'a> {
         for (pane_start_ms, rows) in by_pane(self.level.window(view), view, rows)? {
             let pane = (index, pane_start_ms);
             let rows = self.limit_groups(offset, view, pane, rows)?;
-            if let Some(late) = self.open.rows(offset, pane, rows) {
+            let taken = self.open.rows(offset, pane, rows.clone());
+            if self.open.is_corrected(pane) {
+                self.corrected_groups.entry(pane).or_default().extend(key_hashes(view, &rows)?);
+            }
+            if let Some(late) = taken {
                 self.late(pane, view, &late)?;
             }
             if is_worth_merging(self.open.pane_rows(pane)) {
@@ -156,11 +165,11 @@ impl<'a> Partition<'a> {
         pane: PaneId,
         rows: RecordBatch,
     ) -> anyhow::Result<RecordBatch> {
-        let limit = self.level.share(view.max_groups, self.counts);
+        let limit = self.level.max_groups(view);
         // Rows are at least as many as groups, and far easier to count.
         let held: usize = self.open.pane_rows(pane).iter().map(RecordBatch::num_rows).sum();
         if !self.group_sets.contains_key(&pane) {
-            if held + rows.num_rows() <= limit {
+            if held + rows.num_rows() <= limit || !has_text_key(view) {
                 return Ok(rows);
             }
             let groups = GroupSet::of(view, self.open.pane_rows(pane), limit)?;
@@ -190,13 +199,25 @@ impl<'a> Partition<'a> {
                 return self.send_to_panes(view, rows);
             }
         }
-        let end_ms = self.level.window(view).last_window_end(pane_start_ms);
-        let window = EndedWindow { end_ms, view: index, start_ms: pane_start_ms };
+        let pane_start_of_view_ms = view.window.pane_start(pane_start_ms);
+        if !view.placement.has_window(pane_start_of_view_ms) {
+            // Another version of the view has it, too.
+            return Ok(());
+        }
+        let end_ms = view.window.last_window_end(pane_start_of_view_ms);
+        let window = EndedWindow { end_ms, view: index, start_ms: pane_start_of_view_ms };
         let Finished { results, poisoned } = finish(view, &window, std::slice::from_ref(rows))?;
         let closed_ms = self.open.closed_ms();
         LateRows { view: &view.name, events: events(&results), pane_start_ms, closed_ms }.emit();
         self.output.records.extend(late_records(&self.pipeline.names, view, &window, &results)?);
-        self.output.records.extend(poisoned_records(&self.pipeline.names, view, &window, &poisoned)?);
+        self.reject_groups(view, &window, &poisoned)
+    }
+
+    fn reject_groups(&mut self, view: &ViewPlan, window: &EndedWindow, poisoned: &[Poisoned]) -> anyhow::Result<()> {
+        if !poisoned.is_empty() {
+            PoisonedGroups { view: &view.name, groups: poisoned.len() as u64 }.emit();
+            self.output.records.extend(poisoned_records(&self.pipeline.names, view, window, poisoned)?);
+        }
         Ok(())
     }
 
@@ -250,9 +271,20 @@ impl<'a> Partition<'a> {
     /// Publishes closed windows that late rows have changed: the groups that those rows belong to. Rules judge a window once.
     fn publish_corrections(&mut self) -> anyhow::Result<()> {
         let pipeline = self.pipeline;
+        let corrected_groups = std::mem::take(&mut self.corrected_groups);
         for window in self.open.take_corrected() {
             let plan = &pipeline.views[window.view];
-            let rows: Vec<RecordBatch> = self.open.rows_of(&window).into_iter().cloned().collect();
+            if !plan.placement.has_window(window.start_ms) {
+                continue;
+            }
+            let panes = corrected_groups.range((window.view, window.start_ms)..(window.view, window.end_ms));
+            let groups: HashSet<u64> = panes.flat_map(|(_, groups)| groups).copied().collect();
+            let mut rows = Vec::new();
+            for batch in self.open.rows_of(&window) {
+                let is_corrected: BooleanArray =
+                    key_hashes(plan, batch)?.iter().map(|hash| Some(groups.contains(hash))).collect();
+                rows.push(filter_record_batch(batch, &is_corrected)?);
+            }
             let results = self.publish(plan, &window, &rows, Some(self.open.next_offset()))?;
             WindowsCorrected { view: &plan.name, windows: results.num_rows() as u64 }.emit();
         }
@@ -270,10 +302,7 @@ impl<'a> Partition<'a> {
         let Finished { results, poisoned } = finish(plan, window, rows)?;
         self.output.records.extend(window_records(names, plan, window, &results, sequence)?);
         self.output.windows += results.num_rows() as u64;
-        if !poisoned.is_empty() {
-            PoisonedGroups { view: &plan.name, groups: poisoned.len() as u64 }.emit();
-            self.output.records.extend(poisoned_records(names, plan, window, &poisoned)?);
-        }
+        self.reject_groups(plan, window, &poisoned)?;
         Ok(results)
     }
 
@@ -315,10 +344,9 @@ impl<'a> Partition<'a> {
     /// After the panes that have closed, that they have (P5). What was told before follows from what was committed.
     fn tell_panes(&mut self, closed_ms: i64) -> anyhow::Result<()> {
         if self.level == Level::Partials
-            && let Some(marker) =
-                closed_marker(self.pipeline, self.counts, self.number, self.committed.closed_ms, closed_ms)
+            && let Some(marker) = closed_marker(self.pipeline, self.number, self.committed.closed_ms, closed_ms)
         {
-            self.output.records.extend(marker_for(&self.pipeline.names.panes, &marker, self.counts.panes)?);
+            self.output.records.extend(marker_for(&self.pipeline.names.panes, &marker, self.panes)?);
         }
         Ok(())
     }

@@ -6,10 +6,11 @@ use anyhow::{Context, bail};
 use rdkafka::Offset;
 use tokio_util::sync::CancellationToken;
 
-use super::level::{Level, PartitionCounts};
+use super::level::Level;
 use super::offsets;
 use super::partition::Partition;
 use super::state::Progress;
+use crate::events::{Emit, PartialsExpired};
 use crate::kafka::compacted;
 use crate::kafka::consumer::GroupConsumer;
 use crate::pipeline::Pipeline;
@@ -22,7 +23,7 @@ pub(crate) fn partitions<'a>(
     assigned: &[(Level, i32)],
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Vec<Partition<'a>>> {
-    let counts = partition_counts(pipeline, consumer)?;
+    let panes = check_partition_counts(pipeline, consumer)?;
     let numbers: BTreeSet<i32> = assigned.iter().map(|(_, number)| *number).collect();
     let states = compacted::read(&pipeline.config.kafka, &pipeline.names.rule_states, &numbers, shutdown)?;
     let mut restored = Vec::new();
@@ -37,7 +38,7 @@ pub(crate) fn partitions<'a>(
                 rules.restore(state);
             }
         }
-        restored.push(Partition::new(pipeline, level, counts, number, progress, rules));
+        restored.push(Partition::new(pipeline, level, panes, number, progress, rules));
     }
     Ok(restored)
 }
@@ -64,13 +65,19 @@ fn committed(
             Offset::Offset(offset) => offsets::decode(offset, element.metadata())?,
             _ => Progress::default(),
         };
+        let topic = level.topic(pipeline);
+        let (first_offset, _) =
+            consumer.ends(&(topic.to_owned(), *number)).context("cannot ask for the first offset")?;
+        if first_offset > progress.low_water_offset && progress.processed_to > 0 {
+            PartialsExpired { topic, partition: *number, records: first_offset - progress.low_water_offset }.emit();
+        }
         Ok(((*level, *number), progress))
     };
     assigned.iter().map(progress).collect()
 }
 
-/// How many partitions the topics have. The states of a partition's rules are in the partition of that number of another topic.
-fn partition_counts(pipeline: &Pipeline, consumer: &GroupConsumer) -> anyhow::Result<PartitionCounts> {
+/// The states of a partition's rules are in the partition of that number of another topic. Gives how many partitions the panes have.
+fn check_partition_counts(pipeline: &Pipeline, consumer: &GroupConsumer) -> anyhow::Result<i32> {
     let names = &pipeline.names;
     let partials = consumer.own_partition_count(&names.partials)?;
     let panes = consumer.own_partition_count(&names.panes)?;
@@ -83,5 +90,5 @@ fn partition_counts(pipeline: &Pipeline, consumer: &GroupConsumer) -> anyhow::Re
             );
         }
     }
-    Ok(PartitionCounts { partials, panes })
+    Ok(panes)
 }

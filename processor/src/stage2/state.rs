@@ -118,6 +118,11 @@ impl<T> OpenWindows<T> {
         late
     }
 
+    /// Whether a closed window of the pane has changed since [`OpenWindows::take_corrected`].
+    pub fn is_corrected(&self, pane: PaneId) -> bool {
+        self.corrected.contains(&pane)
+    }
+
     /// The closed windows that have changed since the last call and can still be corrected.
     pub fn take_corrected(&mut self) -> Vec<EndedWindow> {
         let mut changed = Vec::new();

@@ -1,4 +1,5 @@
 use bongsu_ingest::config::Source;
+use bongsu_schemas::duration::Span;
 use bongsu_schemas::history::History;
 use chrono_tz::Tz;
 use serde_json::{Value, json};
@@ -37,6 +38,15 @@ fn only(config: &Config) -> (String, String) {
     assert_eq!(mistakes.len(), 1, "{mistakes:?}");
     let Mistake { path, problem } = mistakes.into_iter().next().unwrap();
     (path, problem)
+}
+
+#[test]
+fn corrections_have_a_limit() {
+    let mut config = config(json!([]), json!({}));
+    config.views[0].corrections = Some(Span::from_secs(25 * 3600));
+    let (path, problem) = only(&config);
+    assert_eq!(path, "views[0].corrections");
+    assert!(problem.starts_with("is more than 1d"), "{problem}");
 }
 
 #[test]
