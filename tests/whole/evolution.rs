@@ -112,3 +112,37 @@ fn a_changed_view_begins_with_a_window_of_its_own() {
     }
     assert!(latest_ms < START_MS + 20 * MINUTE_MS);
 }
+
+/// Scenario: a source topic gets two more partitions while the process runs, and events go to all four.
+/// Guarantees: M1. The new partitions are read, and windows wait for them.
+#[test]
+fn new_partitions_of_a_source_are_read() {
+    let broker = Broker::start().unwrap();
+    broker.create_topic("shop.requests", 2).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut stream = requests(32, 20_000);
+    let open = stream.len() - 4;
+    stream[..open / 2].iter_mut().for_each(|request| request.partition %= 2);
+
+    let port = free_port();
+    let _bongsu = Bongsu::run("processor", &config(&broker, &folder, "count(*) AS requests", port));
+    produce(broker.bootstrap(), "shop.requests", &stream[..open / 2]);
+    let all_read = format!("bongsu_records_in_total {}", open / 2);
+    let metrics =
+        |expected: &str| eventually(expected, PATIENCE, || get(port, "/metrics").contains(expected).then_some(()));
+    eventually("a page of metrics", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    metrics(&all_read);
+    broker.add_partitions("shop.requests", 4).unwrap();
+    metrics(r#"bongsu_source_partitions{topic="shop.requests"} 4"#);
+    produce(broker.bootstrap(), "shop.requests", &stream[open / 2..]);
+
+    let total = eventually("all windows of a minute", PATIENCE, || {
+        let windows = committed(broker.bootstrap(), "bongsu.windows");
+        let windows = windows.iter().map(|message| message.json().unwrap());
+        let ours: Vec<Value> =
+            windows.filter(|window| window["view"] == "per_minute" && window["key"]["service"] != "closing").collect();
+        Some(requests_of(&ours)).filter(|total| *total >= open as i64)
+    });
+    assert_eq!(total, open as i64);
+    assert!(committed(broker.bootstrap(), "bongsu.late").is_empty());
+}

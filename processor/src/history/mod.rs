@@ -27,7 +27,7 @@ use chains::{Chain, Chains};
 use files::Files;
 
 /// So much is written at once at the latest; bounds memory, of which encoding needs several times as much.
-const MAX_BUFFERED_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BUFFERED_BYTES: usize = 2 * 1024 * 1024;
 /// How often files past `history.keep` are looked for.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 

@@ -36,7 +36,7 @@ use partition::Partition;
 const MAX_RECORDS: usize = 2_000;
 const MAX_WAIT: Duration = Duration::from_millis(100);
 /// So many records of output are enough for one transaction.
-const MAX_OUTPUTS: usize = 20_000;
+const MAX_OUTPUTS: usize = 10_000;
 /// Progress without any output is committed this often, so that a restart has little to read again.
 const QUIET_COMMIT: Duration = Duration::from_secs(1);
 
