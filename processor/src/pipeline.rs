@@ -192,13 +192,14 @@ fn supervise(
     const FIRST_PAUSE: Duration = Duration::from_millis(200);
     const LONGEST_PAUSE: Duration = Duration::from_secs(10);
     let mut pause = FIRST_PAUSE;
+    let mut replaced = Replacements::default();
     while !shutdown.is_cancelled() {
         health.not_ready(name, "starting");
         let started = Instant::now();
         // A panic is a bug of ours; it must not leave a process that looks healthy and does nothing.
         let outcome = catch_unwind(AssertUnwindSafe(|| flow(pipeline, health, shutdown)));
         if let Err(error) = outcome.unwrap_or_else(|_| Err(anyhow!("the flow panicked, which is a bug"))) {
-            if error.is::<Replaced>() || error.is::<Hanging>() {
+            if error.is::<Hanging>() || error.is::<Replaced>() && replaced.again(Instant::now()) {
                 shutdown.cancel();
                 return Err(error);
             }
@@ -209,6 +210,24 @@ fn supervise(
         }
     }
     Ok(())
+}
+
+/// How often the group gave a flow's place to somebody else.
+///
+/// That somebody may have been the flow itself: librdkafka sends its request to join once more when brokers come back, the group heeds
+/// the second and librdkafka the answer to the first. So one time means a new start, which takes the place back. From another process
+/// that works under the same name it comes back at once.
+#[derive(Debug, Default)]
+struct Replacements {
+    last: Option<Instant>,
+}
+
+impl Replacements {
+    /// Notes one at `now`, and tells whether there is another process.
+    fn again(&mut self, now: Instant) -> bool {
+        const LATELY: Duration = Duration::from_secs(60);
+        self.last.replace(now).is_some_and(|last| now.duration_since(last) < LATELY)
+    }
 }
 
 /// Sleeps for `pause` or until shutdown.
@@ -230,4 +249,18 @@ fn wanted(views: &[ViewPlan]) -> Wanted {
         }
     }
     wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_lost_twice_in_a_minute_is_another_process() {
+        let start = Instant::now();
+        let mut replaced = Replacements::default();
+        assert!(!replaced.again(start), "the first may be our own");
+        assert!(!replaced.again(start + Duration::from_secs(61)), "brokers went away once more");
+        assert!(replaced.again(start + Duration::from_secs(63)));
+    }
 }

@@ -31,9 +31,15 @@ pub(crate) fn agree(
 ) -> anyhow::Result<Vec<ViewPlan>> {
     // Whoever else is at it is fenced, and starts again.
     let transactions = Transactions::open(&config.kafka, "views", "all")?;
-    let counts = (own_partition_count(config, &names.partials)?, own_partition_count(config, &names.panes)?);
+    let consumer: BaseConsumer = client_config(&config.kafka)?
+        // Only asked for topics and offsets, never joined.
+        .set("group.id", config.kafka.group_of("stage1"))
+        .set("isolation.level", "read_committed")
+        .create()
+        .context("cannot create a consumer")?;
+    let counts = (own_partition_count(&consumer, &names.partials)?, own_partition_count(&consumer, &names.panes)?);
     let known = read(config, names, shutdown)?;
-    let latest_ms = latest_event_ms(config)?;
+    let latest_ms = latest_event_ms(config, &consumer)?;
     let (mut current, mut earlier, mut records) = (Vec::new(), Vec::new(), Vec::new());
     for (view, plan) in config.views.iter().zip(plans) {
         let eras_before = known.get(&view.name).map(Vec::as_slice).unwrap_or_default();
@@ -66,16 +72,10 @@ fn read(config: &Config, names: &Names, shutdown: &CancellationToken) -> anyhow:
 }
 
 /// The latest event of what stage 1 has committed; none if it has committed nothing yet.
-fn latest_event_ms(config: &Config) -> anyhow::Result<Option<i64>> {
-    let consumer: BaseConsumer = client_config(&config.kafka)?
-        // Only asked for its offsets, never joined.
-        .set("group.id", config.kafka.group_of("stage1"))
-        .set("isolation.level", "read_committed")
-        .create()
-        .context("cannot create a consumer")?;
+fn latest_event_ms(config: &Config, consumer: &BaseConsumer) -> anyhow::Result<Option<i64>> {
     let mut list = TopicPartitionList::new();
     for source in &config.sources {
-        let count = partition_count(&consumer, &source.topic, REQUEST_TIMEOUT);
+        let count = partition_count(consumer, &source.topic, REQUEST_TIMEOUT);
         let count = count.with_context(|| format!("cannot ask for `{}`", source.topic))?;
         for partition in 0..count.unwrap_or(0) {
             list.add_partition(&source.topic, partition);
@@ -88,9 +88,8 @@ fn latest_event_ms(config: &Config) -> anyhow::Result<Option<i64>> {
     Ok(committed.elements().iter().filter_map(|element| element.metadata().parse().ok()).max())
 }
 
-fn own_partition_count(config: &Config, topic: &str) -> anyhow::Result<i32> {
-    let consumer: BaseConsumer = client_config(&config.kafka)?.create().context("cannot create a consumer")?;
+fn own_partition_count(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<i32> {
     let count =
-        partition_count(&consumer, topic, REQUEST_TIMEOUT).with_context(|| format!("cannot ask for `{topic}`"))?;
+        partition_count(consumer, topic, REQUEST_TIMEOUT).with_context(|| format!("cannot ask for `{topic}`"))?;
     count.with_context(|| format!("there is no topic `{topic}`"))
 }

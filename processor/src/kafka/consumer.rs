@@ -3,7 +3,7 @@
 //! The callback runs inside `poll` on the polling thread. It only notes what changed: committing or aborting from inside it would
 //! be a second flow of control.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -60,15 +60,12 @@ impl ClientContext for RebalanceNotes {
 
 impl ConsumerContext for RebalanceNotes {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let partitions = |list: &TopicPartitionList| -> Vec<SourcePartition> {
-            list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
-        };
         self.any.store(true, Ordering::Relaxed);
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         match rebalance {
-            Rebalance::Assign(list) => notes.assigned.extend(partitions(list)),
+            Rebalance::Assign(list) => notes.assigned.extend(partitions_in(list)),
             Rebalance::Revoke(list) => {
-                for partition in partitions(list) {
+                for partition in partitions_in(list) {
                     // What remains to be read is somebody else's now.
                     Lag { flow: self.flow, topic: &partition.0, partition: partition.1, records: 0 }.emit();
                     notes.assigned.remove(&partition);
@@ -96,8 +93,6 @@ pub(crate) struct GroupConsumer {
     /// Does not exist; see [`GroupConsumer::divide_anew`].
     nudge: String,
     is_complete: Cell<bool>,
-    /// Our partitions.
-    assigned: RefCell<BTreeSet<SourcePartition>>,
 }
 
 impl GroupConsumer {
@@ -143,7 +138,6 @@ impl GroupConsumer {
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             nudge: format!("{}.nudge", kafka.topic_prefix),
             is_complete: Cell::new(false),
-            assigned: RefCell::default(),
         })
     }
 
@@ -194,20 +188,16 @@ impl GroupConsumer {
         if !context.any.swap(false, Ordering::Relaxed) {
             return None;
         }
-        let rebalanced = std::mem::take(&mut *context.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut assigned = self.assigned.borrow_mut();
-        assigned.retain(|partition| !rebalanced.revoked.contains(partition));
-        assigned.extend(rebalanced.assigned.iter().cloned());
-        Some(rebalanced)
+        Some(std::mem::take(&mut *context.notes.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Sees to it, once, that all partitions have an owner. To be called now and then, until brokers have answered.
     fn complete(&self) {
-        if self.is_complete.get() || self.assigned.borrow().is_empty() {
+        if self.is_complete.get() {
             return;
         }
         match self.divide_anew() {
-            Ok(()) => self.is_complete.set(true),
+            Ok(is_complete) => self.is_complete.set(is_complete),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "cannot tell yet whether all partitions have an owner");
             }
@@ -217,9 +207,12 @@ impl GroupConsumer {
     /// Has the group divide the partitions anew if some may have no owner. A static member that comes back is handed what it had, and
     /// does not see that topics got more partitions while it was away: to librdkafka they have always been there. A partition that
     /// nobody has ever committed and that is not ours may be one of those. Another subscription makes the group divide them; so one
-    /// more topic is subscribed to, which does not exist.
-    fn divide_anew(&self) -> anyhow::Result<()> {
-        let assigned = self.assigned.borrow();
+    /// more topic is subscribed to, which does not exist. False while nothing is ours: the group has not come to us yet.
+    fn divide_anew(&self) -> anyhow::Result<bool> {
+        let assigned = partitions_in(&self.consumer.assignment().context("cannot tell our partitions")?);
+        if assigned.is_empty() {
+            return Ok(false);
+        }
         let mut others = Vec::new();
         for topic in &self.topics {
             let count = self.partition_count(topic).with_context(|| format!("cannot ask for `{topic}`"))?;
@@ -235,7 +228,7 @@ impl GroupConsumer {
             let topics: Vec<&str> = self.topics.iter().chain([&self.nudge]).map(String::as_str).collect();
             self.consumer.subscribe(&topics).context("cannot subscribe")?;
         }
-        Ok(())
+        Ok(true)
     }
 
     pub(crate) fn inner(&self) -> &BaseConsumer<RebalanceNotes> {
@@ -325,6 +318,10 @@ pub(crate) fn partition_count<C: ConsumerContext>(
         Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
         Some(code) => Err(KafkaError::MetadataFetch(code)),
     }
+}
+
+fn partitions_in(list: &TopicPartitionList) -> BTreeSet<SourcePartition> {
+    list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
 }
 
 fn list_of<'p>(partitions: impl IntoIterator<Item = &'p SourcePartition>) -> TopicPartitionList {

@@ -166,9 +166,9 @@ impl<'a> Partition<'a> {
         rows: RecordBatch,
     ) -> anyhow::Result<RecordBatch> {
         let limit = self.level.max_groups(view);
-        // Rows are at least as many as groups, and far easier to count.
-        let held: usize = self.open.pane_rows(pane).iter().map(RecordBatch::num_rows).sum();
         if !self.group_sets.contains_key(&pane) {
+            // Rows are at least as many as groups, and far easier to count.
+            let held: usize = self.open.pane_rows(pane).iter().map(RecordBatch::num_rows).sum();
             if held + rows.num_rows() <= limit || !has_text_key(view) {
                 return Ok(rows);
             }

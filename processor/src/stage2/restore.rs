@@ -65,11 +65,14 @@ fn committed(
             Offset::Offset(offset) => offsets::decode(offset, element.metadata())?,
             _ => Progress::default(),
         };
-        let topic = level.topic(pipeline);
-        let (first_offset, _) =
-            consumer.ends(&(topic.to_owned(), *number)).context("cannot ask for the first offset")?;
-        if first_offset > progress.low_water_offset && progress.processed_to > 0 {
-            PartialsExpired { topic, partition: *number, records: first_offset - progress.low_water_offset }.emit();
+        if progress.processed_to > 0 {
+            let topic = level.topic(pipeline);
+            let ends = consumer.ends(&(topic.to_owned(), *number));
+            let (first_offset, _) = ends.context("cannot ask for the first offset")?;
+            let expired = first_offset - progress.low_water_offset;
+            if expired > 0 {
+                PartialsExpired { topic, partition: *number, records: expired }.emit();
+            }
         }
         Ok(((*level, *number), progress))
     };
