@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use bongsu_ingest::config::Source;
+use bongsu_schemas::alert::AlertLevel;
 use bongsu_schemas::duration::Span;
 use bongsu_schemas::history::History;
 use bongsu_schemas::kafka::Kafka;
-use bongsu_schemas::services::{ParamValue, Services};
+use bongsu_schemas::services::{ParamSetting, Services};
 use chrono_tz::Tz;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// All that the processor needs to know.
 #[derive(Debug, Clone)]
@@ -137,16 +138,16 @@ pub struct Rule {
     /// SQL that ends the alert. Default: `when` is not true.
     #[serde(default)]
     pub clear: Option<String>,
-    /// The rule's own parameters; a service may set others.
+    /// The rule's own parameters; a service may set others, for itself or for some of its series. Of a rule with two levels a parameter
+    /// may be `{ warn: 0.05, critical: 0.2 }`.
     #[serde(default)]
-    pub params: BTreeMap<String, ParamValue>,
+    pub params: BTreeMap<String, ParamSetting>,
     /// `N of M`: how many of the last M windows must fulfil `when`. Default `1 of 1`.
     #[serde(default, rename = "for")]
     pub for_windows: Option<ForWindows>,
-    /// 1 to 5 fires.
-    #[serde(default = "default_severity")]
-    #[schemars(range(min = 1, max = 5))]
-    pub severity: u8,
+    /// 1 to 5 fires. With `{ warn: 3, critical: 5 }` the rule has two levels, each with its own parameters: one alert, which gets worse.
+    #[serde(default)]
+    pub severity: Severity,
     /// Alert when a service has sent nothing.
     #[serde(default)]
     pub no_data: Option<NoData>,
@@ -156,10 +157,66 @@ pub struct Rule {
     /// The service that is told, for a view without the column `service`.
     #[serde(default)]
     pub service: Option<String>,
+    /// Rules whose alerts explain those of this one: while one of them fires, an alert of this rule joins its incident and tells nobody
+    /// by itself.
+    #[serde(default)]
+    pub explained_by: Vec<String>,
 }
 
-fn default_severity() -> u8 {
-    3
+/// How bad an alert is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Severity {
+    /// 1 to 5 fires.
+    One(#[schemars(range(min = 1, max = 5))] u8),
+    /// At each of two levels.
+    Levels(SeverityLevels),
+}
+
+/// The severities of a rule with two levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeverityLevels {
+    /// 1 to 5 fires.
+    #[schemars(range(min = 1, max = 5))]
+    pub warn: u8,
+    /// 1 to 5 fires, more than `warn`.
+    #[schemars(range(min = 1, max = 5))]
+    pub critical: u8,
+}
+
+impl Default for Severity {
+    fn default() -> Severity {
+        Severity::One(3)
+    }
+}
+
+impl Severity {
+    /// The levels that it distinguishes, the lower one first; none for a rule with one threshold.
+    pub fn levels(self) -> &'static [Option<AlertLevel>] {
+        match self {
+            Severity::One(_) => &[None],
+            Severity::Levels(_) => &[Some(AlertLevel::Warn), Some(AlertLevel::Critical)],
+        }
+    }
+
+    /// Fires at a level.
+    pub fn at(self, level: Option<AlertLevel>) -> u8 {
+        match (self, level) {
+            (Severity::One(severity), _) => severity,
+            (Severity::Levels(levels), Some(AlertLevel::Critical)) => levels.critical,
+            (Severity::Levels(levels), _) => levels.warn,
+        }
+    }
+}
+
+impl std::fmt::Display for Severity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Severity::One(severity) => severity.fmt(f),
+            Severity::Levels(levels) => write!(f, "{} / {}", levels.warn, levels.critical),
+        }
+    }
 }
 
 /// When silence is an alert.

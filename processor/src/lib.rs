@@ -8,6 +8,7 @@
 //! - [`sql`], [`quantile`], [`plan`]: a view's SQL becomes two aggregations;
 //! - [`evolution`]: which version of a view computes which windows;
 //! - `stage1`, [`partials`], [`stage2`]: the two halves and the topic between them;
+//! - `presence`: who sends anything at all;
 //! - [`rules`]: what closed windows mean;
 //! - `history`: closed windows as Parquet;
 //! - [`kill_point`]: where tests kill the process;
@@ -23,6 +24,7 @@ pub mod kill_point;
 pub mod partials;
 pub mod pipeline;
 pub mod plan;
+mod presence;
 pub mod quantile;
 pub mod results;
 pub mod rules;

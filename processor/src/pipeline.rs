@@ -29,8 +29,10 @@ use crate::kafka::Replaced;
 use crate::kafka::identity::Identity;
 use crate::kafka::transactor::Hanging;
 use crate::plan::ViewPlan;
+use crate::presence::with_presence;
+use crate::rules::absence::AbsenceRule;
 use crate::rules::engine::CompiledRule;
-use crate::validate::{compile, tables};
+use crate::validate::{Compiled, compile, tables};
 use crate::{events, evolution, stage1, stage2};
 
 /// What the flows share.
@@ -40,6 +42,7 @@ pub(crate) struct Pipeline {
     /// Those of the configuration, in its order, and behind them earlier versions whose last windows may still be open.
     pub(crate) views: Vec<ViewPlan>,
     pub(crate) rules: Arc<Vec<CompiledRule>>,
+    pub(crate) absences: Arc<Vec<AbsenceRule>>,
     pub(crate) services: Arc<Services>,
     /// Columns that some view reads, by table.
     pub(crate) wanted: Wanted,
@@ -79,9 +82,9 @@ impl Names {
 }
 
 impl Pipeline {
-    /// The views of the configuration.
-    pub(crate) fn current_views(&self) -> &[ViewPlan] {
-        &self.views[..self.config.views.len()]
+    /// The views of the configuration whose windows are published.
+    pub(crate) fn published_views(&self) -> Vec<&ViewPlan> {
+        self.views[..self.config.views.len()].iter().filter(|view| !view.is_presence).collect()
     }
 
     /// How many partitions the partials have, as all processes of this configuration have agreed.
@@ -106,7 +109,8 @@ impl Pipeline {
 
 /// Runs until `shutdown`; then each flow commits what it has and ends. An error is one that no restart would mend.
 pub async fn run(config: Config, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let (views, rules) = match compile(&config) {
+    let config = with_presence(config);
+    let Compiled { views, rules, absences } = match compile(&config) {
         Ok(compiled) => compiled,
         Err(mistakes) => {
             let lines: Vec<_> =
@@ -129,6 +133,7 @@ pub async fn run(config: Config, health: Health, shutdown: CancellationToken) ->
         wanted: wanted(&views),
         views,
         rules: Arc::new(rules),
+        absences: Arc::new(absences),
         services: Arc::new(config.services.clone()),
         identity: Identity::acquire(&config.kafka)?,
         merged_watermark_ms: AtomicI64::new(UNKNOWN_MS),

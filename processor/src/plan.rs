@@ -10,7 +10,7 @@
 
 mod nulls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -40,6 +40,7 @@ use futures::executor::block_on;
 use self::nulls::ErrorsToNull;
 use crate::config::View;
 use crate::evolution::Placement;
+use crate::presence::is_presence;
 use crate::quantile::{QuantileOfSketch, SketchAggregate};
 use crate::sql::{EVENTS, FIRST_EVENT_TIME, HIDDEN_COLUMNS, PANE, ViewQuery, parse_view};
 use crate::window::WindowSpec;
@@ -61,6 +62,8 @@ pub struct TableColumns {
 pub struct ViewPlan {
     /// The view's name.
     pub name: String,
+    /// Whether it only tells who sends anything: its windows are judged and not published.
+    pub is_presence: bool,
     /// The table that it reads.
     pub table: String,
     /// Its windows.
@@ -89,6 +92,8 @@ pub struct ViewPlan {
     pub keys_by_name: Vec<usize>,
     /// Which result columns are values.
     pub values: Vec<usize>,
+    /// Names of values that no further event can make smaller.
+    pub growing: BTreeSet<String>,
     rows_schema: SchemaRef,
     partial: Arc<dyn ExecutionPlan>,
     reduce: Arc<dyn ExecutionPlan>,
@@ -235,6 +240,7 @@ async fn plan(view: &View, query: &ViewQuery, columns: &[Column]) -> anyhow::Res
     keys_by_name.sort_by_key(|key| result_schema.field(*key).name());
     Ok(ViewPlan {
         name: view.name.clone(),
+        is_presence: is_presence(&view.name),
         table: query.table.clone(),
         window: query.window,
         partial_window: query.window.rolled_up_from().unwrap_or(query.window),
@@ -249,6 +255,7 @@ async fn plan(view: &View, query: &ViewQuery, columns: &[Column]) -> anyhow::Res
         keys,
         keys_by_name,
         values,
+        growing: query.growing.clone(),
         rows_schema,
         partial,
         reduce,

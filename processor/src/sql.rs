@@ -35,6 +35,8 @@ pub struct ViewQuery {
     pub window: WindowSpec,
     /// Attributes that it reads, without the prefix.
     pub attributes: BTreeSet<String>,
+    /// Columns that no further event can make smaller: counts and maxima.
+    pub growing: BTreeSet<String>,
     /// What DataFusion plans: the view's columns, then the hidden ones.
     pub sql: String,
 }
@@ -51,11 +53,12 @@ pub fn parse_view(sql: &str, zone: Tz) -> Result<ViewQuery, String> {
     let table = table_of(select)?;
     let window = take_window(select, zone)?;
     refuse_clauses_of_select(select)?;
+    let growing = growing_columns(select);
     let attributes = rewrite_expressions(select.as_mut())?;
     select.projection.push(SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(PANE))));
     select.projection.push(hidden(&format!("min({EVENT_TIME})"), FIRST_EVENT_TIME)?);
     select.projection.push(hidden("count(*)", EVENTS)?);
-    Ok(ViewQuery { table, window, attributes, sql: query.to_string() })
+    Ok(ViewQuery { table, window, attributes, growing, sql: query.to_string() })
 }
 
 /// Understands a condition: `$name` becomes the column `"$name"`. Gives the SQL and the names of the parameters.
@@ -219,6 +222,19 @@ fn interval_ms(expr: &Expr) -> Result<i64, String> {
         number.checked_mul(unit_ms)
     };
     words.chunks(2).map(part).sum::<Option<i64>>().ok_or_else(bad)
+}
+
+fn growing_columns(select: &Select) -> BTreeSet<String> {
+    let grows =
+        |function: &Function| matches!(last_part(&function.name).as_str(), "count" | "max") && function.over.is_none();
+    let column = |item: &SelectItem| match item {
+        SelectItem::ExprWithAlias { expr: Expr::Function(function), alias } if grows(function) => {
+            let quoted = alias.quote_style.is_some();
+            Some(if quoted { alias.value.clone() } else { alias.value.to_lowercase() })
+        }
+        _ => None,
+    };
+    select.projection.iter().filter_map(column).collect()
 }
 
 /// Rewrites attributes, quantiles and divisors; gives the attributes that were read.

@@ -1,12 +1,12 @@
 //! Whether a configuration can be run: every view and rule is planned as `run` would. Needs no Kafka.
 
-use std::collections::BTreeMap;
-
 use bongsu_schemas::duration::Span;
-use bongsu_schemas::services::ParamValue;
+use bongsu_schemas::services::{ParamLevels, ParamSetting};
 
-use crate::config::{Config, Rule};
+use crate::config::{Config, Rule, Severity, SeverityLevels};
 use crate::plan::{TableColumns, Tables, ViewPlan};
+use crate::presence::{name_of, with_presence};
+use crate::rules::absence::AbsenceRule;
 use crate::rules::engine::CompiledRule;
 
 /// The longest time in which closed windows can be corrected: half as long as `bongsu.partials` are kept, so that an outage costs nothing.
@@ -23,7 +23,7 @@ pub struct Mistake {
 
 /// All mistakes in sources, views and rules.
 pub fn validate(config: &Config) -> Vec<Mistake> {
-    compile(config).err().unwrap_or_default()
+    compile(&with_presence(config.clone())).err().unwrap_or_default()
 }
 
 /// The views of a configuration, planned; mistakes are left out. For `bongsu check`, which prints them.
@@ -54,7 +54,17 @@ pub fn tables(config: &Config) -> (Tables, Vec<Mistake>) {
     (tables, mistakes)
 }
 
-pub(crate) fn compile(config: &Config) -> Result<(Vec<ViewPlan>, Vec<CompiledRule>), Vec<Mistake>> {
+/// A configuration, compiled.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// Of all views, in their order.
+    pub(crate) views: Vec<ViewPlan>,
+    pub(crate) rules: Vec<CompiledRule>,
+    pub(crate) absences: Vec<AbsenceRule>,
+}
+
+/// Compiles a configuration that has its presence views.
+pub(crate) fn compile(config: &Config) -> Result<Compiled, Vec<Mistake>> {
     let (tables, mut mistakes) = tables(config);
     let mut views = Vec::new();
     for (index, view) in config.views.iter().enumerate() {
@@ -74,8 +84,15 @@ pub(crate) fn compile(config: &Config) -> Result<(Vec<ViewPlan>, Vec<CompiledRul
             Err((key, problem)) => mistakes.push(Mistake { path: format!("rules[{index}].{key}"), problem }),
         }
     }
-    mistakes.extend(wrong_params_of_services(config));
-    if mistakes.is_empty() { Ok((views, rules)) } else { Err(mistakes) }
+    let absences = config.rules.iter().filter_map(|rule| absence(rule, &views)).collect();
+    if mistakes.is_empty() { Ok(Compiled { views, rules, absences }) } else { Err(mistakes) }
+}
+
+fn absence(rule: &Rule, views: &[ViewPlan]) -> Option<AbsenceRule> {
+    let no_data = rule.no_data.clone()?;
+    let name = name_of(&rule.on, no_data.per);
+    let view = views.iter().position(|view| view.name == name)?;
+    Some(AbsenceRule { rule: rule.clone(), no_data, view })
 }
 
 fn compile_rule(
@@ -102,6 +119,7 @@ fn compile_rule(
         let problem = format!("has the parameter `{name}`; in a summary that is a column of `{}` or the rule", rule.on);
         return Err(("params", problem));
     }
+    check_levels(rule)?;
     let compiled = CompiledRule::new(rule, when, view, plan).map_err(|error| (error.key, error.problem))?;
     let known = |name: &str| columns_of(plan).chain(["rule", "range"]).any(|known| known == name);
     match compiled.summary.names().into_iter().find(|name| !known(name) && !rule.params.contains_key(name)) {
@@ -116,37 +134,35 @@ fn columns_of(view: &ViewPlan) -> impl Iterator<Item = &str> {
     view.keys.iter().chain(&view.values).map(|column| view.result_schema.field(*column).name().as_str())
 }
 
-fn wrong_params_of_services(config: &Config) -> Vec<Mistake> {
-    let rules: BTreeMap<&str, &Rule> = config.rules.iter().map(|rule| (rule.name.as_str(), rule)).collect();
-    let mut mistakes = Vec::new();
-    for (service, entry) in &config.services.0 {
-        for (rule, params) in &entry.params {
-            let path = format!("services.{service}.params.{rule}");
-            let Some(known) = rules.get(rule.as_str()) else {
-                mistakes.push(Mistake { path, problem: format!("is for the rule `{rule}`, which does not exist") });
-                continue;
-            };
-            for (name, value) in params {
-                let problem = match known.params.get(name) {
-                    None => format!("the rule `{rule}` has no parameter `{name}`"),
-                    Some(default) if kind(default) != kind(value) => {
-                        format!("must be {}, as in the rule", kind(default))
-                    }
-                    Some(_) => continue,
-                };
-                mistakes.push(Mistake { path: format!("{path}.{name}"), problem });
-            }
+/// Two levels need two severities and two values of some parameter; each without the other is a mistake.
+fn check_levels(rule: &Rule) -> Result<(), (&'static str, String)> {
+    let has_levels = |setting: &&ParamSetting| matches!(setting, ParamSetting::Levels(_));
+    let leveled = rule.params.values().filter(has_levels).count();
+    match rule.severity {
+        Severity::One(_) if leveled > 0 => {
+            let problem = "has a parameter with `warn` and `critical`; give `severity: { warn: 3, critical: 5 }` too";
+            return Err(("params", problem.to_owned()));
+        }
+        Severity::Levels(_) if leveled == 0 => {
+            let problem =
+                "has two levels; give a parameter two values too, such as `max: { warn: 0.05, critical: 0.2 }`";
+            return Err(("severity", problem.to_owned()));
+        }
+        Severity::Levels(SeverityLevels { warn, critical }) if warn >= critical => {
+            return Err(("severity", "must be higher for `critical` than for `warn`".to_owned()));
+        }
+        Severity::One(_) | Severity::Levels(_) => {}
+    }
+    for (name, setting) in &rule.params {
+        let ParamSetting::Levels(ParamLevels { warn, critical }) = setting else { continue };
+        let (Some(warn), Some(critical)) = (warn, critical) else {
+            return Err(("params", format!("sets `{name}` for one level only; give both `warn` and `critical`")));
+        };
+        if std::mem::discriminant(warn) != std::mem::discriminant(critical) {
+            return Err(("params", format!("sets `{name}` to values of two types")));
         }
     }
-    mistakes
-}
-
-fn kind(value: &ParamValue) -> &'static str {
-    match value {
-        ParamValue::Boolean(_) => "true or false",
-        ParamValue::Number(_) => "a number",
-        ParamValue::Text(_) => "text",
-    }
+    Ok(())
 }
 
 #[cfg(test)]

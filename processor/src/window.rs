@@ -70,6 +70,19 @@ impl WindowSpec {
         WindowSpec(Kind::Calendar(calendar))
     }
 
+    /// Length of a pane; calendar days and weeks have none.
+    pub fn slide_ms(self) -> Option<i64> {
+        match self.0 {
+            Kind::Fixed { slide_ms, .. } => Some(slide_ms),
+            Kind::Calendar(_) => None,
+        }
+    }
+
+    /// Whether each window is one pane of a fixed length.
+    pub fn is_tumbling(self) -> bool {
+        matches!(self.0, Kind::Fixed { size_ms, slide_ms } if size_ms == slide_ms)
+    }
+
     /// The tumbling windows from whose results these are rolled up; none for short ones, which are made of partials themselves.
     pub fn rolled_up_from(self) -> Option<WindowSpec> {
         let pane_ms = match self.0 {

@@ -298,6 +298,9 @@ pub(crate) mod tests {
             evidence: Evidence { when: "errors > $max * requests".to_owned(), ..Evidence::default() },
             sequence: if status == Firing { 1 } else { 2 },
             reason: None,
+            level: None,
+            explained_by: Vec::new(),
+            early: false,
         }
     }
 

@@ -20,6 +20,16 @@ pub enum AlertStatus {
     Resolved,
 }
 
+/// How far a rule with two thresholds has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertLevel {
+    /// The lower one.
+    Warn,
+    /// The higher one.
+    Critical,
+}
+
 /// A transition of an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AlertRecord {
@@ -31,6 +41,9 @@ pub struct AlertRecord {
     pub status: AlertStatus,
     /// 1 to 5 fires.
     pub severity: u8,
+    /// Of a rule with two thresholds: which of them was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<AlertLevel>,
     /// The service that it concerns; absent for a view without a service.
     pub service: Option<String>,
     /// The group keys of the view.
@@ -58,12 +71,21 @@ pub struct AlertRecord {
     pub summary: String,
     /// Why it fired.
     pub evidence: Evidence,
-    /// 1 for firing, 2 for resolved.
+    /// 1 when it fires, one more with each record: another level while it fires, and its end.
     pub sequence: u32,
     /// `no_data` for an alert about silence; absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Rules whose alerts explain this one, as its own rule says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub explained_by: Vec<String>,
+    /// The window was still open: its values could only grow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
 }
+
+/// The reason of an alert about silence.
+pub const NO_DATA: &str = "no_data";
 
 /// What made a rule fire.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::alert::AlertLevel;
+use crate::key::GroupKey;
 
 /// Name of the entry that owns every service without an own entry.
 pub const FALLBACK: &str = "*";
@@ -17,7 +21,34 @@ pub struct Service {
     pub owner: Option<Owner>,
     /// This service's own parameters of rules: rule name, then parameter name.
     #[serde(default)]
-    pub params: BTreeMap<String, BTreeMap<String, ParamValue>>,
+    pub params: RuleParams,
+    /// Parameters of some of its series only. Of several that fit, the one with the most keys decides, then the first.
+    #[serde(default)]
+    pub series: Vec<SeriesParams>,
+}
+
+/// Parameters by rule, then by name.
+pub type RuleParams = BTreeMap<String, BTreeMap<String, ParamSetting>>;
+
+/// Parameters of a service's series with certain group keys.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeriesParams {
+    /// Group keys and the values that they must have; numbers and truth values as text.
+    #[schemars(extend("minProperties" = 1))]
+    pub key: BTreeMap<String, String>,
+    /// As in the service's `params`.
+    pub params: RuleParams,
+}
+
+impl SeriesParams {
+    fn fits(&self, key: &GroupKey) -> bool {
+        self.key.iter().all(|(name, wanted)| match key.get(name) {
+            Some(Value::String(text)) => text == wanted,
+            Some(other) => other.to_string().as_str() == wanted,
+            None => false,
+        })
+    }
 }
 
 /// People who own a service.
@@ -43,6 +74,48 @@ impl Owner {
     pub fn display_name(&self) -> &str {
         let addresses = || self.email.first().map(String::as_str);
         self.name.as_deref().or(self.slack.as_deref()).or_else(addresses).unwrap_or("nobody")
+    }
+}
+
+/// What a rule or a service sets a parameter to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ParamSetting {
+    /// One value.
+    One(ParamValue),
+    /// One for each level of a rule that has two.
+    Levels(ParamLevels),
+}
+
+/// A parameter of a rule that warns first. A service may set only one of the two.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParamLevels {
+    /// From here on it warns.
+    #[serde(default)]
+    pub warn: Option<ParamValue>,
+    /// From here on it is critical.
+    #[serde(default)]
+    pub critical: Option<ParamValue>,
+}
+
+impl ParamSetting {
+    /// The value at a level; none if it is left to somebody else.
+    pub fn at(&self, level: Option<AlertLevel>) -> Option<&ParamValue> {
+        match (self, level) {
+            (ParamSetting::One(value), _) => Some(value),
+            (ParamSetting::Levels(levels), Some(AlertLevel::Critical)) => levels.critical.as_ref(),
+            (ParamSetting::Levels(levels), Some(AlertLevel::Warn)) => levels.warn.as_ref(),
+            (ParamSetting::Levels(_), None) => None,
+        }
+    }
+
+    /// All values.
+    pub fn values(&self) -> Vec<&ParamValue> {
+        match self {
+            ParamSetting::One(value) => vec![value],
+            ParamSetting::Levels(levels) => levels.warn.iter().chain(&levels.critical).collect(),
+        }
     }
 }
 
@@ -82,9 +155,37 @@ impl Services {
         service.and_then(owned).or_else(|| owned(FALLBACK))
     }
 
-    /// The value that `service` sets for a parameter of `rule`; where it sets none, that of `"*"`.
-    pub fn param_of(&self, service: Option<&str>, rule: &str, name: &str) -> Option<&ParamValue> {
-        let set_by = |entry: &str| self.0.get(entry)?.params.get(rule)?.get(name);
+    /// The value of a parameter, given by its rule and its name, that applies to a series: set for the series, else for its service, else for the series
+    /// of `"*"`, else for `"*"`.
+    pub fn param_of(
+        &self,
+        service: Option<&str>,
+        key: &GroupKey,
+        level: Option<AlertLevel>,
+        param: (&str, &str),
+    ) -> Option<&ParamValue> {
+        fn setting<'a>(
+            params: &'a RuleParams,
+            (rule, name): (&str, &str),
+            level: Option<AlertLevel>,
+        ) -> Option<&'a ParamValue> {
+            params.get(rule)?.get(name)?.at(level)
+        }
+        let set_by = |entry: &str| {
+            let entry = self.0.get(entry)?;
+            let fitting = entry.series.iter().filter(|series| series.fits(key));
+            let set = fitting.filter_map(|series| Some((series.key.len(), setting(&series.params, param, level)?)));
+            // Of equals, `max_by_key` takes the last.
+            let for_series = set.rev().max_by_key(|(keys, _)| *keys).map(|(_, value)| value);
+            for_series.or_else(|| setting(&entry.params, param, level))
+        };
         service.and_then(set_by).or_else(|| set_by(FALLBACK))
+    }
+
+    /// Whether an entry sets parameters of `rule`: for single series, and at all.
+    pub fn sets_params(&self, entry: &str, rule: &str) -> (bool, bool) {
+        let Some(entry) = self.0.get(entry) else { return (false, false) };
+        let for_series = entry.series.iter().any(|series| series.params.contains_key(rule));
+        (for_series, for_series || entry.params.contains_key(rule))
     }
 }

@@ -6,13 +6,14 @@ use std::path::Path;
 use bongsu_ingest::config::TableDef;
 use bongsu_processor::config::{Rule, View};
 use bongsu_schemas::kafka::Kafka;
-use bongsu_schemas::services::{FALLBACK, ParamValue, Services};
+use bongsu_schemas::services::{FALLBACK, Services};
 use chrono_tz::{TZ_VARIANTS, Tz};
 use serde_json::Value;
 
 use super::Config;
 use super::defaults::{Defaults, table_of};
 use super::mistake::{Findings, KeyPath, shown, suggestion};
+use super::params;
 use super::paths::resolve_history;
 use super::sections::Sections;
 
@@ -31,11 +32,16 @@ pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findin
     checker.owners(&sections);
     let defaults = if sections.defaults { Defaults::read() } else { Defaults::default() };
     checker.names(&sections, &defaults, &tables);
-    checker.params(&sections, &defaults);
+    params::check(value, &sections, &defaults, checker.findings);
     let plan = Plan::new(&sections, defaults, &tables);
     let (views, rules) = checker.plan(plan, &sections, zone.unwrap_or(Tz::UTC));
     for service in sections.services.0.values_mut() {
-        service.params.retain(|name, _| rules.iter().any(|rule| rule.name == *name));
+        // Parameters of rules that are not in force have no meaning.
+        let in_force = |name: &str| rules.iter().any(|rule| rule.name == name);
+        service.params.retain(|name, _| in_force(name));
+        for series in &mut service.series {
+            series.params.retain(|name, _| in_force(name));
+        }
     }
     let warnings = findings.warnings();
     Some(Config {
@@ -55,7 +61,7 @@ pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findin
     })
 }
 
-fn at(key: &str) -> KeyPath {
+pub(super) fn at(key: &str) -> KeyPath {
     KeyPath::default().key(key)
 }
 
@@ -254,46 +260,6 @@ impl Checker<'_> {
         }
     }
 
-    /// Parameters that services set: the rule and the parameter must exist, and the type must be the same.
-    fn params(&mut self, sections: &Sections, defaults: &Defaults) {
-        let built_in = defaults.rules.iter().map(|rule| (rule.name.as_str(), rule));
-        let own = sections.rules.iter().map(|(_, rule)| (rule.name.as_str(), rule));
-        let rules: BTreeMap<&str, &Rule> = built_in.chain(own).collect();
-        let unread: BTreeSet<&str> = names_in(&self.value["rules"]).into_iter().map(|(_, name)| name).collect();
-        for (service, entry) in &sections.services.0 {
-            for (rule_name, params) in &entry.params {
-                let path = at("services").key(service).key("params").key(rule_name);
-                let Some(rule) = rules.get(rule_name.as_str()) else {
-                    if !unread.contains(rule_name.as_str()) {
-                        let hint = suggestion(rule_name, rules.keys().copied());
-                        let listed = rules.keys().copied().collect::<Vec<_>>().join(", ");
-                        let problem = format!("there is no rule `{}`{hint}; rules: {listed}", shown(rule_name));
-                        self.findings.add(&path, problem);
-                    }
-                    continue;
-                };
-                for (name, given) in params {
-                    let path = path.clone().key(name);
-                    let Some(default) = rule.params.get(name) else {
-                        let hint = suggestion(name, rule.params.keys().map(String::as_str));
-                        let listed = rule.params.keys().map(String::as_str).collect::<Vec<_>>();
-                        let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
-                        let problem = format!(
-                            "the rule `{rule_name}` has no parameter `{}`{hint}; it has: {listed}",
-                            shown(name)
-                        );
-                        self.findings.add(&path, problem);
-                        continue;
-                    };
-                    if param_type(default) != param_type(given) {
-                        let problem = format!("must be {}, as in the rule `{rule_name}`", param_type(default));
-                        self.findings.add(&path, problem);
-                    }
-                }
-            }
-        }
-    }
-
     /// Plans every view and rule, and returns those that are in force.
     fn plan(&mut self, plan: Plan, sections: &Sections, zone: Tz) -> (Vec<View>, Vec<Rule>) {
         let Some(kafka) = sections.kafka.clone().or_else(placeholder_kafka) else { return plan.into_parts() };
@@ -416,7 +382,7 @@ fn placeholder_kafka() -> Option<Kafka> {
 }
 
 /// The names in a list of the file, also of entries that could not be read.
-fn names_in(list: &Value) -> Vec<(usize, &str)> {
+pub(super) fn names_in(list: &Value) -> Vec<(usize, &str)> {
     let items = list.as_array().into_iter().flatten().enumerate();
     items.filter_map(|(index, item)| Some((index, item["name"].as_str()?))).collect()
 }
@@ -453,14 +419,6 @@ fn is_address(text: &str) -> bool {
     let clean =
         |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@');
     parts.is_some_and(|(name, host)| clean(name) && clean(host))
-}
-
-fn param_type(value: &ParamValue) -> &'static str {
-    match value {
-        ParamValue::Boolean(_) => "true or false",
-        ParamValue::Number(_) => "a number",
-        ParamValue::Text(_) => "text",
-    }
 }
 
 /// What to write instead of a librdkafka property that Bongsu sets itself.

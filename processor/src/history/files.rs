@@ -36,7 +36,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub(crate) fn open(history: &History, views: &[ViewPlan]) -> anyhow::Result<Files> {
+    pub(crate) fn open(history: &History, views: &[&ViewPlan]) -> anyhow::Result<Files> {
         let url = Url::parse(&history.url).with_context(|| format!("`history.url` is no URL: `{}`", history.url))?;
         let options = std::env::vars().map(|(name, value)| (name.to_lowercase(), value));
         let options = options.filter(|(name, _)| name.starts_with("aws_"));

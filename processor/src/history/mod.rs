@@ -36,7 +36,7 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
     let kafka = &pipeline.config.kafka;
     let topic = pipeline.names.windows.as_ref();
     let consumer = GroupConsumer::subscribe(kafka, "history", &pipeline.identity.name, &[topic])?;
-    let files = Files::open(&pipeline.config.history, pipeline.current_views())?;
+    let files = Files::open(&pipeline.config.history, &pipeline.published_views())?;
     let mut chains = Chains::default();
     let mut next_offsets: BTreeMap<i32, i64> = BTreeMap::new();
     let flush = pipeline.config.history.flush.duration();

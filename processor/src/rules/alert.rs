@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bongsu_schemas::alert::{AlertRecord, AlertStatus, Evidence, EvidenceWindow};
+use bongsu_schemas::alert::{AlertLevel, AlertRecord, AlertStatus, Evidence, EvidenceWindow, NO_DATA};
 use bongsu_schemas::key::GroupKey;
-use bongsu_schemas::services::ParamValue;
 use chrono::{DateTime, Utc};
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+use super::condition::Params;
 use super::engine::{CompiledRule, SeriesRecord};
 use super::series::{Firing, SeriesState};
 use crate::config::Rule;
@@ -47,9 +47,7 @@ impl Summary {
     pub fn render(&self, fields: &Map<String, Value>) -> String {
         let template = self.templates.get_template(SUMMARY);
         let rendered = template.and_then(|template| template.render(minijinja::value::Serde(fields)));
-        let rendered = rendered.unwrap_or_else(|_| self.rule.clone());
-        let one_line: String = rendered.chars().map(|c| if breaks_the_line(c) { ' ' } else { c }).collect();
-        one_line.trim().chars().take(MAX_SUMMARY_CHARS).collect()
+        one_line(&rendered.unwrap_or_else(|_| self.rule.clone()))
     }
 }
 
@@ -57,6 +55,12 @@ impl fmt::Debug for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Summary").field("rule", &self.rule).finish_non_exhaustive()
     }
+}
+
+/// A line of bounded length that reads in the order of its characters.
+pub(super) fn one_line(text: &str) -> String {
+    let line: String = text.chars().map(|c| if breaks_the_line(c) { ' ' } else { c }).collect();
+    line.trim().chars().take(MAX_SUMMARY_CHARS).collect()
 }
 
 /// Control characters, line and paragraph separators, and what reverses the direction of the text after it.
@@ -75,6 +79,8 @@ pub(super) struct Moment {
     /// Start and end, epoch milliseconds of event time.
     pub(super) window_ms: (i64, i64),
     pub(super) now: DateTime<Utc>,
+    /// The window has not closed yet.
+    pub(super) is_open: bool,
 }
 
 /// What makes the record of a transition.
@@ -82,7 +88,8 @@ pub(super) struct AlertParts<'a> {
     pub(super) compiled: &'a CompiledRule,
     pub(super) key: &'a GroupKey,
     pub(super) values: Map<String, Value>,
-    pub(super) params: BTreeMap<String, ParamValue>,
+    pub(super) params: Params,
+    pub(super) level: Option<AlertLevel>,
     pub(super) firing: Firing,
     pub(super) status: AlertStatus,
     pub(super) evidence: Vec<EvidenceWindow>,
@@ -102,7 +109,8 @@ impl AlertParts<'_> {
             alert_id: self.firing.alert_id,
             rule: rule.name.clone(),
             status: self.status,
-            severity: rule.severity,
+            severity: rule.severity.at(self.level),
+            level: self.level,
             summary: self.compiled.summary.render(&fields),
             service: service_of(rule, self.key),
             key: self.key.clone(),
@@ -119,8 +127,10 @@ impl AlertParts<'_> {
                 clear: self.compiled.conditions.clear_text.clone(),
                 windows: self.evidence,
             },
-            sequence: if resolved { 2 } else { 1 },
+            sequence: self.firing.sequence + u32::from(resolved),
             reason: None,
+            explained_by: rule.explained_by.clone(),
+            early: self.moment.is_open,
         }
     }
 }
@@ -139,11 +149,13 @@ pub(super) fn evidence_windows(state: &SeriesState) -> Vec<EvidenceWindow> {
 /// `closed_ms` is the event time at which this was noticed.
 pub(super) fn resolved_without_rule(orphan: SeriesRecord, closed_ms: i64, now: DateTime<Utc>) -> Option<AlertRecord> {
     let windows = evidence_windows(&orphan.state);
-    let firing = orphan.state.firing?;
+    let reason = orphan.presence.is_some().then(|| NO_DATA.to_owned());
+    let firing = orphan.presence.map_or(orphan.state.firing, |presence| presence.firing)?;
     Some(AlertRecord {
         alert_id: firing.alert_id,
         status: AlertStatus::Resolved,
         severity: firing.severity,
+        level: None,
         summary: format!("{}: the rule is not configured any more", orphan.rule),
         rule: orphan.rule,
         service: firing.service,
@@ -156,8 +168,10 @@ pub(super) fn resolved_without_rule(orphan: SeriesRecord, closed_ms: i64, now: D
         fired_at: firing.fired_at,
         resolved_at: Some(now),
         evidence: Evidence { windows, ..Evidence::default() },
-        sequence: 2,
-        reason: None,
+        sequence: firing.sequence + 1,
+        reason,
+        explained_by: Vec::new(),
+        early: false,
     })
 }
 

@@ -7,7 +7,9 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, StringArray, TimestampMillisecondArray,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bongsu_schemas::services::{ParamValue, Services};
+use bongsu_schemas::alert::AlertLevel;
+use bongsu_schemas::key::GroupKey;
+use bongsu_schemas::services::{ParamSetting, ParamValue, Services};
 use bongsu_schemas::tables::event_time_type;
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -27,7 +29,7 @@ pub struct Conditions {
     clear: Option<Arc<dyn PhysicalExpr>>,
     /// The view's columns, `window_start`, `window_end`, then `$name` for each parameter.
     schema: SchemaRef,
-    params: BTreeMap<String, ParamValue>,
+    params: BTreeMap<String, ParamSetting>,
     /// The conditions as written, for evidence.
     pub when_text: String,
     /// As written, or `(when) IS NOT TRUE`.
@@ -59,12 +61,12 @@ impl Conditions {
         let mut fields: Vec<Field> = visible.map(|column| view.result_schema.field(*column).clone()).collect();
         fields.push(Field::new("window_start", event_time_type(), false));
         fields.push(Field::new("window_end", event_time_type(), false));
-        let param_type = |value: &ParamValue| match value {
-            ParamValue::Boolean(_) => DataType::Boolean,
-            ParamValue::Number(_) => DataType::Float64,
-            ParamValue::Text(_) => DataType::Utf8,
+        let param_type = |setting: &ParamSetting| match setting.values().first() {
+            Some(ParamValue::Boolean(_)) => DataType::Boolean,
+            Some(ParamValue::Text(_)) => DataType::Utf8,
+            Some(ParamValue::Number(_)) | None => DataType::Float64,
         };
-        fields.extend(rule.params.iter().map(|(name, value)| Field::new(format!("${name}"), param_type(value), false)));
+        fields.extend(rule.params.iter().map(|(name, value)| Field::new(format!("${name}"), param_type(value), true)));
         let schema = Arc::new(Schema::new(fields));
 
         let when_expr = compile(when, "when", &schema, &rule.params)?;
@@ -79,20 +81,29 @@ impl Conditions {
         })
     }
 
-    /// The parameters that apply to a service: what it sets itself, else what `"*"` sets, else the rule's.
-    pub fn params_of(&self, rule: &str, service: Option<&str>, services: &Services) -> BTreeMap<String, ParamValue> {
-        let value =
-            |name: &str, default: &ParamValue| services.param_of(service, rule, name).unwrap_or(default).clone();
-        self.params.iter().map(|(name, default)| (name.clone(), value(name, default))).collect()
+    /// The parameters that apply to a series at a level: see [`Services::param_of`]; where nobody sets one, the rule's own.
+    pub fn params_of(
+        &self,
+        rule: &str,
+        service: Option<&str>,
+        key: &GroupKey,
+        level: Option<AlertLevel>,
+        services: &Services,
+    ) -> Params {
+        let param = |(name, default): (&String, &ParamSetting)| {
+            let set = services.param_of(service, key, level, (rule, name));
+            Some((name.clone(), set.or_else(|| default.at(level))?.clone()))
+        };
+        self.params.iter().filter_map(param).collect()
     }
 
-    /// Judges all rows of a window. `params` has the parameters of each row.
+    /// Judges all rows of a window.
     pub fn judge(
         &self,
         view: &ViewPlan,
         results: &RecordBatch,
         window_ms: (i64, i64),
-        params: &[Arc<BTreeMap<String, ParamValue>>],
+        params: &ParamsOfRows,
     ) -> anyhow::Result<Judgement> {
         let rows = results.num_rows();
         let mut columns: Vec<ArrayRef> =
@@ -100,7 +111,8 @@ impl Conditions {
         for time_ms in [window_ms.0, window_ms.1] {
             columns.push(Arc::new(TimestampMillisecondArray::from_value(time_ms, rows).with_timezone("UTC")));
         }
-        columns.extend(self.params.iter().map(|(name, default)| param_column(name, default, params)));
+        let param_fields = &self.schema.fields()[columns.len()..];
+        columns.extend(self.params.keys().zip(param_fields).map(|(name, field)| params.column(name, field, rows)));
         let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
         let met = truths(&self.when, &batch);
         let clear = match &self.clear {
@@ -111,11 +123,52 @@ impl Conditions {
     }
 }
 
+/// Values of a rule's parameters by name.
+pub type Params = BTreeMap<String, ParamValue>;
+
+/// The parameters of a window's rows. Most rows have the same.
+#[derive(Debug, Clone)]
+pub struct ParamsOfRows {
+    /// Different ones, at least one.
+    pub distinct: Vec<Params>,
+    /// Which of them each row has; the first one where absent.
+    pub of_row: Option<Vec<usize>>,
+}
+
+impl ParamsOfRows {
+    /// All rows have these.
+    pub fn same(params: Params) -> ParamsOfRows {
+        ParamsOfRows { distinct: vec![params], of_row: None }
+    }
+
+    fn column(&self, name: &str, field: &Field, rows: usize) -> ArrayRef {
+        let of = |params: &Params| params.get(name).cloned();
+        let values: Vec<Option<ParamValue>> = self.distinct.iter().map(of).collect();
+        let index = |row| self.of_row.as_ref().map_or(0, |of_row| of_row[row]);
+        let value_of = |row| values.get(index(row)).and_then(Option::as_ref);
+        // Types have been checked when the configuration was read.
+        match field.data_type() {
+            DataType::Boolean => Arc::new(BooleanArray::from_iter((0..rows).map(|row| match value_of(row) {
+                Some(ParamValue::Boolean(truth)) => Some(*truth),
+                _ => None,
+            }))),
+            DataType::Utf8 => Arc::new(StringArray::from_iter((0..rows).map(|row| match value_of(row) {
+                Some(ParamValue::Text(text)) => Some(text.as_str()),
+                _ => None,
+            }))),
+            _ => Arc::new(Float64Array::from_iter((0..rows).map(|row| match value_of(row) {
+                Some(ParamValue::Number(number)) => Some(*number),
+                _ => None,
+            }))),
+        }
+    }
+}
+
 fn compile(
     sql: &str,
     key: &'static str,
     schema: &SchemaRef,
-    params: &BTreeMap<String, ParamValue>,
+    params: &BTreeMap<String, ParamSetting>,
 ) -> Result<Arc<dyn PhysicalExpr>, ConditionError> {
     let fault = |problem: String| ConditionError { key, problem };
     let (sql, used) = parse_condition(sql).map_err(fault)?;
@@ -143,24 +196,6 @@ fn try_cast(expr: Arc<dyn PhysicalExpr>) -> datafusion::common::Result<Transform
         Some(cast) => Transformed::yes(Arc::new(TryCastExpr::new(cast.expr().clone(), cast.cast_type().clone()))),
         None => Transformed::no(expr),
     })
-}
-
-fn param_column(name: &str, default: &ParamValue, params: &[Arc<BTreeMap<String, ParamValue>>]) -> ArrayRef {
-    let values = params.iter().map(|params| params.get(name));
-    match default {
-        ParamValue::Number(default) => Arc::new(Float64Array::from_iter_values(values.map(|value| match value {
-            Some(ParamValue::Number(number)) => *number,
-            _ => *default,
-        }))),
-        ParamValue::Boolean(default) => Arc::new(BooleanArray::from_iter(values.map(|value| match value {
-            Some(ParamValue::Boolean(truth)) => Some(*truth),
-            _ => Some(*default),
-        }))),
-        ParamValue::Text(default) => Arc::new(StringArray::from_iter_values(values.map(|value| match value {
-            Some(ParamValue::Text(text)) => text.as_str(),
-            _ => default.as_str(),
-        }))),
-    }
 }
 
 /// Null is false, and so is a row that cannot be judged: no value of an event can fail the rules of a partition.

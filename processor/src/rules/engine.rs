@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use bongsu_schemas::alert::{AlertRecord, AlertStatus, alert_id};
+use bongsu_schemas::alert::{AlertLevel, AlertRecord, AlertStatus, alert_id};
 use bongsu_schemas::key::{GroupKey, key_text};
-use bongsu_schemas::services::{ParamValue, Services};
+use bongsu_schemas::services::Services;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
+use super::absence::{AbsenceRule, Absences, Presence, state_name};
 use super::alert::{AlertParts, Moment, Summary, evidence_windows, resolved_without_rule, service_of};
 use super::condition::{ConditionError, Conditions};
-use super::series::{Observation, SeriesState, Transition};
+use super::early::fires_early;
+use super::rows::{Overrides, Rows};
+use super::series::{Naming, Observation, SeriesState, Transition, Verdict};
 use crate::config::{ForWindows, Rule};
 use crate::plan::{ViewPlan, first_event_time};
 use crate::results::{row_object, time};
@@ -29,6 +32,8 @@ pub struct CompiledRule {
     pub conditions: Conditions,
     /// The line for people.
     pub summary: Summary,
+    /// Whether it need not wait for the end of a window: see [`fires_early`].
+    pub fires_early: bool,
 }
 
 impl CompiledRule {
@@ -36,16 +41,18 @@ impl CompiledRule {
     pub fn new(rule: &Rule, when: &str, view: usize, plan: &ViewPlan) -> Result<CompiledRule, ConditionError> {
         let summary = Summary::new(rule).map_err(|problem| ConditionError { key: "summary", problem })?;
         let conditions = Conditions::new(rule, when, plan)?;
-        Ok(CompiledRule { rule: rule.clone(), view, conditions, summary })
+        let fires_early = fires_early(rule, when, plan);
+        Ok(CompiledRule { rule: rule.clone(), view, conditions, summary, fires_early })
     }
 
+    /// How many windows must meet `when`.
     fn needed(&self) -> ForWindows {
         self.rule.for_windows.unwrap_or_default()
     }
 }
 
-/// Which series: index of the rule, text of the group key.
-pub type SeriesId = (usize, String);
+/// Series of a rule that have a state, by the text of their group key.
+type SeriesOfRule = BTreeMap<String, (GroupKey, SeriesState)>;
 
 /// A series as `bongsu.rule-states` has it; the record's key is rule and group key, so that a later state replaces it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,7 +62,11 @@ pub struct SeriesRecord {
     /// The group key.
     pub key: GroupKey,
     /// Its state.
+    #[serde(default)]
     pub state: SeriesState,
+    /// Of a rule's `no_data`: when it sent something last. Then there is no other state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<Presence>,
 }
 
 impl SeriesRecord {
@@ -79,7 +90,11 @@ pub struct Changes {
 pub struct RuleEngine {
     rules: Arc<Vec<CompiledRule>>,
     services: Arc<Services>,
-    series: BTreeMap<SeriesId, (GroupKey, SeriesState)>,
+    /// Of each rule, what services set for it.
+    overrides: Vec<Overrides>,
+    /// Of each rule.
+    series: Vec<SeriesOfRule>,
+    absences: Absences,
     /// End of the last window that each rule was stepped through.
     stepped_to_ms: HashMap<usize, i64>,
     /// Restored states of rules that are not configured; they end with the next closed window.
@@ -104,15 +119,27 @@ pub struct ClosedWindow<'a> {
 impl RuleEngine {
     /// No series has a state yet.
     pub fn new(rules: Arc<Vec<CompiledRule>>, services: Arc<Services>) -> RuleEngine {
-        RuleEngine { rules, services, series: BTreeMap::new(), stepped_to_ms: HashMap::new(), orphans: Vec::new() }
+        let overrides = rules.iter().map(|compiled| Overrides::of(&compiled.rule.name, &services)).collect();
+        let series = vec![SeriesOfRule::new(); rules.len()];
+        let absences = Absences::default();
+        RuleEngine { rules, services, overrides, series, absences, stepped_to_ms: HashMap::new(), orphans: Vec::new() }
+    }
+
+    /// Watches for silence as well. Nobody is known yet.
+    pub fn with_absences(self, absences: Arc<Vec<AbsenceRule>>) -> RuleEngine {
+        RuleEngine { absences: Absences::new(absences), ..self }
     }
 
     /// Takes a state from `bongsu.rule-states`. One of a rule that is not configured any more ends with the next change of
     /// event time: nobody else would ever resolve its alert.
     pub fn restore(&mut self, record: SeriesRecord) {
+        if record.presence.is_some() {
+            self.orphans.extend(self.absences.restore(record));
+            return;
+        }
         match self.rules.iter().position(|compiled| compiled.rule.name == record.rule) {
             Some(rule) => {
-                self.series.insert((rule, key_text(&record.key)), (record.key, record.state));
+                self.series[rule].insert(key_text(&record.key), (record.key, record.state));
             }
             None => self.orphans.push(record),
         }
@@ -132,7 +159,7 @@ impl RuleEngine {
 
     /// Number of series with a state.
     pub fn active_series(&self) -> usize {
-        self.series.len()
+        self.series.iter().map(SeriesOfRule::len).sum::<usize>() + self.absences.len()
     }
 
     /// Judges a window's rows. Windows must come in the order in which they end. `now` is the wall clock.
@@ -143,11 +170,39 @@ impl RuleEngine {
         changes: &mut Changes,
     ) -> anyhow::Result<()> {
         let rules = self.rules.clone();
+        let rows = Rows::new(window);
         for (index, compiled) in rules.iter().enumerate().filter(|(_, compiled)| compiled.view == window.view) {
             let to_end_ms = window.plan.window.pane_start(window.end_ms - 1);
             self.step_missing(index, compiled, window.plan, to_end_ms, now, changes);
-            self.judge(index, compiled, &window, now, changes)?;
+            self.judge(index, compiled, &rows, now, changes)?;
             self.stepped_to_ms.insert(index, window.end_ms);
+        }
+        self.absences.window_closed(&window, now, changes);
+        Ok(())
+    }
+
+    /// Whether some rule over the view looks into windows that are still open.
+    pub fn looks_into_open(&self, view: usize) -> bool {
+        self.rules.iter().any(|compiled| compiled.view == view && compiled.fires_early)
+    }
+
+    /// Judges rows of a window that is still open, by the rules whose conditions can only become true in it.
+    pub fn window_grew(
+        &mut self,
+        window: ClosedWindow<'_>,
+        now: DateTime<Utc>,
+        changes: &mut Changes,
+    ) -> anyhow::Result<()> {
+        let rules = self.rules.clone();
+        let rows = Rows::new(window);
+        let moment = Moment { window_ms: (window.start_ms, window.end_ms), now, is_open: true };
+        let early = rules.iter().enumerate().filter(|(_, rule)| rule.view == window.view && rule.fires_early);
+        for (index, compiled) in early {
+            let verdicts = rows.verdicts(compiled, &self.overrides[index], &self.services)?;
+            for (row, verdict) in verdicts.into_iter().enumerate().filter(|(_, verdict)| verdict.met) {
+                let id = (rows.key_text(row).into_owned(), Some(rows.key(row)));
+                self.step(index, id, compiled, observed(&rows, row, verdict), moment, changes);
+            }
         }
         Ok(())
     }
@@ -159,8 +214,10 @@ impl RuleEngine {
             let plan = &plans[compiled.view];
             self.step_missing(index, compiled, plan, plan.window.pane_start(closed_ms), now, changes);
         }
+        self.absences.time_passed(plans, closed_ms, now, changes);
         for orphan in std::mem::take(&mut self.orphans) {
-            changes.states.insert(SeriesRecord::kafka_key(&orphan.rule, &key_text(&orphan.key)), None);
+            let name = if orphan.presence.is_some() { state_name(&orphan.rule) } else { orphan.rule.clone() };
+            changes.states.insert(SeriesRecord::kafka_key(&name, &key_text(&orphan.key)), None);
             changes.alerts.extend(resolved_without_rule(orphan, closed_ms, now));
         }
     }
@@ -169,51 +226,29 @@ impl RuleEngine {
         &mut self,
         index: usize,
         compiled: &CompiledRule,
-        window: &ClosedWindow<'_>,
+        rows: &Rows<'_>,
         now: DateTime<Utc>,
         changes: &mut Changes,
     ) -> anyhow::Result<()> {
-        let rows = window.results.num_rows();
-        let keys: Vec<GroupKey> = (0..rows).map(|row| row_object(window.results, &window.plan.keys, row)).collect();
-        let mut params_of = HashMap::new();
-        let params: Vec<_> = keys.iter().map(|key| self.params(compiled, key, &mut params_of)).collect();
-        let judgement =
-            compiled.conditions.judge(window.plan, window.results, (window.start_ms, window.end_ms), &params)?;
-        let moment = Moment { window_ms: (window.start_ms, window.end_ms), now };
-        let mut seen = BTreeSet::new();
-        for (row, key) in keys.into_iter().enumerate() {
-            let id = (index, key_text(&key));
-            let known = self.series.contains_key(&id);
-            if judgement.met[row] || known {
-                let values = row_object(window.results, &window.plan.values, row);
-                let first_event_time = first_event_time(window.results, row).map(time);
-                let observation =
-                    Observation::Row { met: judgement.met[row], clear: judgement.clear[row], values, first_event_time };
-                seen.insert(id.1.clone());
-                self.step(id, Some(key), compiled, observation, moment, changes);
+        let ClosedWindow { start_ms, end_ms, .. } = rows.window;
+        let moment = Moment { window_ms: (start_ms, end_ms), now, is_open: false };
+        let verdicts = rows.verdicts(compiled, &self.overrides[index], &self.services)?;
+        let mut to_step: BTreeSet<usize> = (0..verdicts.len()).filter(|row| verdicts[*row].met).collect();
+        let mut absent = Vec::new();
+        for known in self.series[index].keys() {
+            match rows.row_of(known) {
+                Some(row) => drop(to_step.insert(row)),
+                None => absent.push(known.clone()),
             }
         }
-        for id in self.series_of(index).into_iter().filter(|id| !seen.contains(&id.1)) {
-            self.step(id, None, compiled, Observation::Absent, moment, changes);
+        for row in to_step {
+            let id = (rows.key_text(row).into_owned(), Some(rows.key(row)));
+            self.step(index, id, compiled, observed(rows, row, verdicts[row]), moment, changes);
+        }
+        for key_text in absent {
+            self.step(index, (key_text, None), compiled, Observation::Absent, moment, changes);
         }
         Ok(())
-    }
-
-    fn params(
-        &self,
-        compiled: &CompiledRule,
-        key: &GroupKey,
-        cache: &mut HashMap<Option<String>, Arc<BTreeMap<String, ParamValue>>>,
-    ) -> Arc<BTreeMap<String, ParamValue>> {
-        let service = service_of(&compiled.rule, key);
-        let params =
-            || Arc::new(compiled.conditions.params_of(&compiled.rule.name, service.as_deref(), &self.services));
-        cache.entry(service.clone()).or_insert_with(params).clone()
-    }
-
-    fn series_of(&self, rule: usize) -> Vec<SeriesId> {
-        let all = self.series.range((rule, String::new())..(rule + 1, String::new()));
-        all.map(|(id, _)| id.clone()).collect()
     }
 
     /// Steps the rule's series through the windows that ended after the last one, up to `to_end_ms`, and had no row at all.
@@ -229,66 +264,104 @@ impl RuleEngine {
         let Some(mut end_ms) = self.stepped_to_ms.get(&index).copied() else { return };
         let (spec, begins_ms) = (plan.window, plan.placement.from_ms);
         while spec.pane_end(end_ms) <= to_end_ms {
-            let series = self.series_of(index);
+            let series: Vec<String> = self.series[index].keys().cloned().collect();
             if series.is_empty() {
                 end_ms = to_end_ms;
                 break;
             }
             end_ms = spec.pane_end(end_ms);
-            let moment = Moment { window_ms: (spec.window_start(end_ms), end_ms), now };
+            let moment = Moment { window_ms: (spec.window_start(end_ms), end_ms), now, is_open: false };
             if moment.window_ms.0 < begins_ms {
                 // Another version of the view has this window, and nobody judges it: the series stay as they are.
                 continue;
             }
-            for id in series {
-                self.step(id, None, compiled, Observation::Absent, moment, changes);
+            for key_text in series {
+                self.step(index, (key_text, None), compiled, Observation::Absent, moment, changes);
             }
         }
         self.stepped_to_ms.insert(index, end_ms);
     }
 
+    /// Steps a series, given by the text of its key and, where it may have no state yet, the key itself.
     fn step(
         &mut self,
-        id: SeriesId,
-        key: Option<GroupKey>,
+        index: usize,
+        (key_text, key): (String, Option<GroupKey>),
         compiled: &CompiledRule,
         observation: Observation,
         moment: Moment,
         changes: &mut Changes,
     ) {
-        let (key, state) =
-            self.series.entry(id.clone()).or_insert_with(|| (key.unwrap_or_default(), SeriesState::default()));
+        let new = || (key.unwrap_or_default(), SeriesState::default());
+        let (key, state) = self.series[index].entry(key_text.clone()).or_insert_with(new);
         let values = match &observation {
             Observation::Row { values, .. } => values.clone(),
             Observation::Absent => Map::new(),
         };
         let window_start = time(moment.window_ms.0);
-        let transition = state.step(window_start, observation, compiled.needed());
+        let transition = if moment.is_open {
+            state.step_early(window_start, observation)
+        } else {
+            state.step(window_start, observation, compiled.needed())
+        };
+        if moment.is_open && transition.is_none() {
+            // Nothing of an open window is kept unless it is told.
+            if state.is_trivial() {
+                self.series[index].remove(&key_text);
+            }
+            return;
+        }
         let evidence = evidence_windows(state);
         let service = service_of(&compiled.rule, key);
         let (status, firing) = match transition {
             Some(Transition::Fires) => {
-                let id = alert_id(&compiled.rule.name, key, state.first_met_window().unwrap_or(window_start));
-                let firing = state.fire(id, moment.now, compiled.rule.severity, service.clone()).clone();
-                (AlertStatus::Firing, Some(firing))
+                let alert_id = alert_id(&compiled.rule.name, key, state.first_met_window().unwrap_or(window_start));
+                let naming = Naming { alert_id, fired_at: moment.now, service: service.clone() };
+                let firing = state.fire(naming, compiled.needed());
+                firing.severity = compiled.rule.severity.at(level(compiled, firing.critical));
+                (AlertStatus::Firing, Some(firing.clone()))
+            }
+            Some(Transition::ChangesLevel) => {
+                if let Some(firing) = &mut state.firing {
+                    firing.severity = compiled.rule.severity.at(level(compiled, firing.critical));
+                }
+                (AlertStatus::Firing, state.firing.clone())
             }
             Some(Transition::Resolves) => (AlertStatus::Resolved, state.resolve()),
             None => (AlertStatus::Firing, None),
         };
         if let Some(firing) = firing {
-            let params = compiled.conditions.params_of(&compiled.rule.name, service.as_deref(), &self.services);
-            let alert = AlertParts { compiled, key, values, params, firing, status, evidence, moment };
+            let level = level(compiled, firing.critical);
+            let (rule, services) = (&compiled.rule.name, &self.services);
+            let params = compiled.conditions.params_of(rule, service.as_deref(), key, level, services);
+            let alert = AlertParts { compiled, key, values, params, level, firing, status, evidence, moment };
             changes.alerts.push(alert.record());
         }
-        let kafka_key = SeriesRecord::kafka_key(&compiled.rule.name, &id.1);
+        let kafka_key = SeriesRecord::kafka_key(&compiled.rule.name, &key_text);
         if state.is_trivial() {
-            self.series.remove(&id);
+            self.series[index].remove(&key_text);
             changes.states.insert(kafka_key, None);
         } else {
-            let record = SeriesRecord { rule: compiled.rule.name.clone(), key: key.clone(), state: state.clone() };
+            let record = SeriesRecord {
+                rule: compiled.rule.name.clone(),
+                key: key.clone(),
+                state: state.clone(),
+                presence: None,
+            };
             changes.states.insert(kafka_key, Some(record));
         }
     }
+}
+
+fn observed(rows: &Rows<'_>, row: usize, verdict: Verdict) -> Observation {
+    let ClosedWindow { plan, results, .. } = rows.window;
+    let values = row_object(results, &plan.values, row);
+    Observation::Row { verdict, values, first_event_time: first_event_time(results, row).map(time) }
+}
+
+fn level(compiled: &CompiledRule, critical: bool) -> Option<AlertLevel> {
+    let levels = compiled.rule.severity.levels();
+    if critical { levels.last() } else { levels.first() }.copied().flatten()
 }
 
 #[cfg(test)]

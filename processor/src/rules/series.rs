@@ -1,15 +1,16 @@
 //! One rule's state for one group key: a pure state machine over closed windows.
 //!
 //! ```text
-//!            `needed` of the last `of` windows met
-//!  Inactive ───────────────────────────────────────► Firing
-//!     ▲        `clear` holds, or 5 windows without a row   │
-//!     └────────────────────────────────────────────────────┘
+//!            `needed` of the last `of` windows met           as many critical
+//!  Inactive ───────────────────────────────────────► Firing ◄────────────────► Critical
+//!     ▲        `clear` holds, or 5 windows without a row │   critical's `clear`    │
+//!     └──────────────────────────────────────────────────┴─────────────────────────┘
 //! ```
 //!
 //! - R1: a window without a row counts as "not met".
-//! - R2: firing and resolved alternate, beginning with firing.
+//! - R2: firing and resolved alternate, beginning with firing; between them only the level changes.
 //! - R3: a series that is inactive and met nothing recently has no state at all.
+//! - R4: an alert that fired within an open window is judged by that window and later ones, not by earlier ones that close after it.
 
 use std::collections::VecDeque;
 
@@ -40,6 +41,9 @@ pub struct JudgedWindow {
     pub window_start: DateTime<Utc>,
     /// Whether `when` held.
     pub met: bool,
+    /// Whether it held with the parameters of the higher level.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub critical: bool,
     /// The view's values; empty without a row.
     pub values: Map<String, Value>,
     /// Earliest event in the window, where there is a row.
@@ -55,6 +59,15 @@ pub struct Firing {
     /// Wall clock.
     #[serde(with = "rfc3339")]
     pub fired_at: DateTime<Utc>,
+    /// Start of the window that made it fire or become critical; none in states of older versions.
+    #[serde(with = "rfc3339_option", default)]
+    pub window_start: Option<DateTime<Utc>>,
+    /// Whether the higher level was reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub critical: bool,
+    /// Of the last record.
+    #[serde(default = "first_sequence")]
+    pub sequence: u32,
     /// Earliest event of the window that fired.
     #[serde(with = "rfc3339_option", default)]
     pub first_event_time: Option<DateTime<Utc>>,
@@ -72,15 +85,30 @@ fn default_severity() -> u8 {
     3
 }
 
+fn first_sequence() -> u32 {
+    1
+}
+
+/// What a rule's conditions say of a row. A rule with one threshold is never critical.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// `when`
+    pub met: bool,
+    /// `clear`
+    pub clear: bool,
+    /// `when` with the parameters of the higher level.
+    pub critical: bool,
+    /// `clear` with them.
+    pub critical_clear: bool,
+}
+
 /// What a closed window says about a series.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observation {
     /// The window has a row.
     Row {
-        /// `when`
-        met: bool,
-        /// `clear`
-        clear: bool,
+        /// What the conditions say.
+        verdict: Verdict,
         /// The view's values.
         values: Map<String, Value>,
         /// Earliest event.
@@ -95,42 +123,97 @@ pub enum Observation {
 pub enum Transition {
     /// The alert begins; the caller names it with [`SeriesState::fire`].
     Fires,
+    /// The alert is critical now, or no longer.
+    ChangesLevel,
     /// The alert ends.
     Resolves,
 }
 
+/// What names an alert that begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Naming {
+    /// The alert's id.
+    pub alert_id: String,
+    /// Wall clock.
+    pub fired_at: DateTime<Utc>,
+    /// Whose alert it is.
+    pub service: Option<String>,
+}
+
 impl SeriesState {
-    /// Takes the next window of the view, in the order of event time.
+    /// Takes the next closed window of the view, in the order of event time.
     pub fn step(
         &mut self,
         window_start: DateTime<Utc>,
         observation: Observation,
         needed: ForWindows,
     ) -> Option<Transition> {
-        let (met, clear, absent) = match &observation {
-            Observation::Row { met, clear, .. } => (*met, *clear, false),
-            Observation::Absent => (false, false, true),
+        if self.changed_in().is_some_and(|changed_in| window_start < changed_in) {
+            return None;
+        }
+        let (verdict, is_absent) = match &observation {
+            Observation::Row { verdict, .. } => (*verdict, false),
+            Observation::Absent => (Verdict::default(), true),
         };
-        self.remember(window_start, observation, met, needed.of as usize);
-        match &mut self.firing {
-            Some(firing) => {
-                firing.absent_windows = if absent { firing.absent_windows + 1 } else { 0 };
-                let resolves = clear || firing.absent_windows >= ABSENT_WINDOWS_TO_RESOLVE;
-                resolves.then_some(Transition::Resolves)
-            }
-            None => {
-                let met_windows = self.recent.iter().filter(|window| window.met).count();
-                (met_windows >= needed.needed as usize).then_some(Transition::Fires)
-            }
+        self.remember(window_start, observation, verdict, needed.of as usize);
+        let turns_critical = self.count(|window| window.critical) >= needed.needed;
+        let Some(firing) = &mut self.firing else {
+            return (self.count(|window| window.met) >= needed.needed).then_some(Transition::Fires);
+        };
+        firing.absent_windows = if is_absent { firing.absent_windows + 1 } else { 0 };
+        let is_over = verdict.clear && !verdict.critical;
+        if is_over || firing.absent_windows >= ABSENT_WINDOWS_TO_RESOLVE {
+            return Some(Transition::Resolves);
+        }
+        let changes = if firing.critical { verdict.critical_clear && !verdict.critical } else { turns_critical };
+        changes.then(|| self.change_level(window_start))
+    }
+
+    /// Takes a row of a window that is still open, in which `when` can only become true. One window must be enough to fire.
+    pub fn step_early(&mut self, window_start: DateTime<Utc>, observation: Observation) -> Option<Transition> {
+        let Observation::Row { verdict, .. } = &observation else { return None };
+        let verdict = *verdict;
+        let is_news = match &self.firing {
+            Some(firing) => verdict.critical && !firing.critical,
+            None => verdict.met,
+        };
+        if !is_news {
+            return None;
+        }
+        let of = self.recent.len() + 1;
+        self.remember(window_start, observation, verdict, of);
+        match &self.firing {
+            Some(_) => Some(self.change_level(window_start)),
+            None => Some(Transition::Fires),
         }
     }
 
-    fn remember(&mut self, window_start: DateTime<Utc>, observation: Observation, met: bool, of: usize) {
+    fn changed_in(&self) -> Option<DateTime<Utc>> {
+        self.firing.as_ref()?.window_start
+    }
+
+    fn count(&self, counts: impl Fn(&JudgedWindow) -> bool) -> u32 {
+        u32::try_from(self.recent.iter().filter(|window| counts(window)).count()).unwrap_or(u32::MAX)
+    }
+
+    fn change_level(&mut self, window_start: DateTime<Utc>) -> Transition {
+        if let Some(firing) = &mut self.firing {
+            firing.critical = !firing.critical;
+            firing.sequence += 1;
+            firing.window_start = Some(window_start);
+        }
+        Transition::ChangesLevel
+    }
+
+    fn remember(&mut self, window_start: DateTime<Utc>, observation: Observation, verdict: Verdict, of: usize) {
         let (values, first_event_time) = match observation {
             Observation::Row { values, first_event_time, .. } => (values, first_event_time),
             Observation::Absent => (Map::new(), None),
         };
-        self.recent.push_back(JudgedWindow { window_start, met, values, first_event_time });
+        // The same window, when it was open.
+        self.recent.pop_back_if(|last| last.window_start == window_start);
+        let Verdict { met, critical, .. } = verdict;
+        self.recent.push_back(JudgedWindow { window_start, met, critical, values, first_event_time });
         while self.recent.len() > of || self.recent.front().is_some_and(|oldest| !oldest.met) {
             self.recent.pop_front();
         }
@@ -141,16 +224,23 @@ impl SeriesState {
         self.recent.front().map(|window| window.window_start)
     }
 
-    /// The alert begins.
-    pub fn fire(
-        &mut self,
-        alert_id: String,
-        fired_at: DateTime<Utc>,
-        severity: u8,
-        service: Option<String>,
-    ) -> &Firing {
+    /// The alert begins, with as many critical windows as make it critical at once.
+    pub fn fire(&mut self, naming: Naming, needed: ForWindows) -> &mut Firing {
         let first_event_time = self.recent.iter().find_map(|window| window.first_event_time);
-        self.firing.insert(Firing { alert_id, fired_at, first_event_time, severity, service, absent_windows: 0 })
+        let critical = self.count(|window| window.critical) >= needed.needed;
+        let window_start = self.recent.back().map(|window| window.window_start);
+        let Naming { alert_id, fired_at, service } = naming;
+        self.firing.insert(Firing {
+            alert_id,
+            fired_at,
+            window_start,
+            critical,
+            sequence: first_sequence(),
+            first_event_time,
+            severity: default_severity(),
+            service,
+            absent_windows: 0,
+        })
     }
 
     /// The alert ends; gives what it was. What was met before does not count for the next one.
@@ -171,34 +261,42 @@ mod tests {
     use crate::results::time;
     use proptest::prelude::*;
 
-    /// `x` met, `.` not met but not clear, `c` clear, `-` no row.
+    /// `X` critical, `x` met, `.` not met but not clear, `c` clear, `-` no row. What is not critical is clear of it.
     fn observation(letter: char) -> Observation {
+        let verdict = Verdict {
+            met: matches!(letter, 'x' | 'X'),
+            clear: letter == 'c',
+            critical: letter == 'X',
+            critical_clear: letter != 'X',
+        };
         match letter {
             '-' => Observation::Absent,
-            _ => Observation::Row {
-                met: letter == 'x',
-                clear: letter == 'c',
-                values: Map::new(),
-                first_event_time: None,
-            },
+            _ => Observation::Row { verdict, values: Map::new(), first_event_time: None },
         }
     }
 
+    fn naming() -> Naming {
+        Naming { alert_id: "id".to_owned(), fired_at: time(0), service: None }
+    }
+
+    fn minute(minute: usize) -> DateTime<Utc> {
+        time(minute as i64 * 60_000)
+    }
+
+    /// `F` fires, `C` becomes critical or fires so, `W` is no longer, `R` is resolved.
     fn play(windows: &str, needed: u32, of: u32) -> String {
+        let needed = ForWindows { needed, of };
         let mut state = SeriesState::default();
-        let mut step = |(minute, letter): (usize, char)| {
-            let transition = state.step(time(minute as i64 * 60_000), observation(letter), ForWindows { needed, of });
-            match transition {
-                Some(Transition::Fires) => {
-                    state.fire("id".to_owned(), time(0), 3, None);
-                    'F'
-                }
-                Some(Transition::Resolves) => {
-                    state.resolve().unwrap();
-                    'R'
-                }
-                None => '_',
+        let mut step = |(index, letter): (usize, char)| match state.step(minute(index), observation(letter), needed) {
+            Some(Transition::Fires) if state.fire(naming(), needed).critical => 'C',
+            Some(Transition::Fires) => 'F',
+            Some(Transition::ChangesLevel) if state.firing.as_ref().unwrap().critical => 'C',
+            Some(Transition::ChangesLevel) => 'W',
+            Some(Transition::Resolves) => {
+                state.resolve().unwrap();
+                'R'
             }
+            None => '_',
         };
         windows.chars().enumerate().map(&mut step).collect()
     }
@@ -217,25 +315,53 @@ mod tests {
             ("five windows without a row",                "x-----",       (1, 1), "F____R"),
             ("a row starts the count again",              "x----.-----",  (1, 1), "F_________R"),
             ("a new alert needs new windows",             "xxcx.x",       (2, 3), "_FR__F"),
+            ("an alert becomes critical and less so",     "xXXxc",        (1, 1), "FC_WR"),
+            ("it may be critical at once",                "X.c",          (1, 1), "CWR"),
+            ("critical needs as many windows",            "xxXx.XXc",     (2, 3), "_F____CR"),
+            ("without rows it stays critical",            "X-----",       (1, 1), "C____R"),
         ];
         for (name, windows, (needed, of), expected) in cases {
             assert_eq!(play(windows, needed, of), expected, "{name}");
         }
     }
 
+    /// Scenario: an alert fires in the open window of minute 5; those of minutes 3 and 4 close after it, then its own.
+    /// Guarantees: R4, and that the window counts once.
+    #[test]
+    fn an_early_alert_outlives_earlier_windows() {
+        let needed = ForWindows::default();
+        let mut state = SeriesState::default();
+        assert_eq!(state.step_early(minute(5), observation('.')), None);
+        assert_eq!(state.step_early(minute(5), observation('x')), Some(Transition::Fires));
+        state.fire(naming(), needed);
+        assert_eq!(state.step_early(minute(5), observation('x')), None, "told once");
+        assert_eq!(state.step(minute(3), observation('c'), needed), None);
+        assert_eq!(state.step(minute(4), Observation::Absent, needed), None);
+        assert_eq!(state.step_early(minute(5), observation('X')), Some(Transition::ChangesLevel));
+        assert_eq!(state.step(minute(5), observation('X'), needed), None);
+        assert_eq!(state.recent.len(), 1);
+        assert_eq!(state.step(minute(6), observation('c'), needed), Some(Transition::Resolves));
+        assert_eq!(state.resolve().map(|firing| firing.sequence), Some(2));
+    }
+
     proptest! {
         /// Guarantees: R2 and R3.
         #[test]
-        fn firing_and_resolved_alternate(windows in "[x.c-]{0,60}", needed in 1u32..4, more in 0u32..4) {
-            let transitions: String = play(&windows, needed, needed + more).chars().filter(|c| *c != '_').collect();
-            prop_assert!("FR".repeat(40).starts_with(&transitions));
-            let quiet = format!("{windows}{}", "c".repeat(10));
+        fn firing_and_resolved_alternate(windows in "[Xx.c-]{0,60}", needed in 1u32..4, more in 0u32..4) {
+            let played = play(&format!("{windows}{}", "c".repeat(10)), needed, needed + more);
+            let mut is_firing = false;
+            for transition in played.chars().filter(|letter| *letter != '_') {
+                prop_assert_eq!(is_firing, matches!(transition, 'R' | 'W') || (is_firing && transition == 'C'), "{}", played);
+                is_firing = transition != 'R';
+            }
+            prop_assert!(!is_firing);
             let mut state = SeriesState::default();
-            for (minute, letter) in quiet.chars().enumerate() {
-                match state.step(time(minute as i64 * 60_000), observation(letter), ForWindows { needed, of: needed + more }) {
-                    Some(Transition::Fires) => { state.fire("id".to_owned(), time(0), 3, None); }
+            for (index, letter) in windows.chars().chain("cccccccccc".chars()).enumerate() {
+                let needed = ForWindows { needed, of: needed + more };
+                match state.step(minute(index), observation(letter), needed) {
+                    Some(Transition::Fires) => { state.fire(naming(), needed); }
                     Some(Transition::Resolves) => { state.resolve(); }
-                    None => {}
+                    Some(Transition::ChangesLevel) | None => {}
                 }
             }
             prop_assert!(state.is_trivial());

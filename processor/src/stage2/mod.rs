@@ -7,7 +7,7 @@
 //! ```
 
 mod close;
-mod groups;
+pub(crate) mod groups;
 mod level;
 mod offsets;
 mod partition;
@@ -58,6 +58,7 @@ pub(crate) fn run(pipeline: &Pipeline, health: &Health, shutdown: &CancellationT
         probe.look(&consumer, health);
         gather(pipeline, &consumer, &mut partitions, shutdown)?;
         pipeline.set_merged_watermark_ms(merged_ms(&partitions));
+        partitions.values_mut().try_for_each(Partition::look_into_open)?;
         let has_output = partitions.values().any(Partition::has_output);
         if has_output || committed_at.elapsed() >= QUIET_COMMIT {
             commit(pipeline, &consumer, &transactor, &mut partitions)?;

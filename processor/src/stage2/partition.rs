@@ -47,6 +47,8 @@ pub(crate) struct Partition<'a> {
     group_sets: BTreeMap<PaneId, GroupSet>,
     /// Hashes of the groups whose late rows are in a pane and not published yet.
     corrected_groups: BTreeMap<PaneId, HashSet<u64>>,
+    /// Hashes of the groups of open windows that have grown since rules last looked, where some rule need not wait for the end.
+    grown_groups: BTreeMap<PaneId, HashSet<u64>>,
     rules: RuleEngine,
     output: Output,
     committed: Progress,
@@ -83,6 +85,7 @@ impl<'a> Partition<'a> {
             open,
             group_sets: BTreeMap::new(),
             corrected_groups: BTreeMap::new(),
+            grown_groups: BTreeMap::new(),
             rules,
             output: Output::default(),
             committed: progress,
@@ -147,8 +150,12 @@ impl<'a> Partition<'a> {
             if self.open.is_corrected(pane) {
                 self.corrected_groups.entry(pane).or_default().extend(key_hashes(view, &rows)?);
             }
-            if let Some(late) = taken {
-                self.late(pane, view, &late)?;
+            match taken {
+                Some(late) => self.late(pane, view, &late)?,
+                None if self.rules.looks_into_open(index) && !self.open.is_replayed(offset) => {
+                    self.grown_groups.entry(pane).or_default().extend(key_hashes(view, &rows)?);
+                }
+                None => {}
             }
             if is_worth_merging(self.open.pane_rows(pane)) {
                 self.open.replace_rows(pane, |batches| view.reduce(batches.to_vec()))?;
@@ -193,6 +200,10 @@ impl<'a> Partition<'a> {
 
     /// Rows of a pane that has closed. A long window that is rolled up from it may still be open.
     fn late(&mut self, (index, pane_start_ms): PaneId, view: &ViewPlan, rows: &RecordBatch) -> anyhow::Result<()> {
+        if view.is_presence {
+            // The watched view tells of them.
+            return Ok(());
+        }
         if self.level == Level::Partials && view.is_rolled_up() {
             let long_end_ms = view.window.last_window_end(view.window.pane_start(pane_start_ms));
             if long_end_ms + view.corrections_ms > self.open.closed_ms() {
@@ -237,6 +248,37 @@ impl<'a> Partition<'a> {
         self.open.forget_closed();
         let open = &self.open;
         self.group_sets.retain(|pane, _| !open.pane_rows(*pane).is_empty());
+        self.tell(changes)
+    }
+
+    /// Has rules look into windows that are still open, where that can tell them something. On a backlog it cannot help anybody.
+    pub(crate) fn look_into_open(&mut self) -> anyhow::Result<()> {
+        const LIVE_MS: i64 = 60_000;
+        let pipeline = self.pipeline;
+        let (now, mut changes) = (Utc::now(), Changes::default());
+        for (pane, groups) in std::mem::take(&mut self.grown_groups) {
+            let (index, start_ms) = pane;
+            let plan = &pipeline.views[index];
+            let end_ms = plan.window.last_window_end(start_ms);
+            let patience_ms = self.level.lateness_ms(pipeline) + LIVE_MS;
+            let is_live = now.timestamp_millis() < end_ms + patience_ms;
+            if !is_live || end_ms <= self.open.closed_ms() || !plan.placement.has_window(start_ms) {
+                continue;
+            }
+            // As few rows as there are groups; what follows reads them all.
+            self.open.replace_rows(pane, |batches| plan.reduce(batches.to_vec()))?;
+            let rows = self.open.pane_rows(pane).iter().map(|rows| of_groups(plan, rows, &groups));
+            let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
+            // What cannot be computed is told when the window closes.
+            let Ok(results) = plan.finish(start_ms, &rows) else { continue };
+            let window = ClosedWindow { view: index, plan, start_ms, end_ms, results: &results };
+            self.rules.window_grew(window, now, &mut changes)?;
+        }
+        self.tell(changes)
+    }
+
+    /// Puts what rules have to say into the next transaction.
+    fn tell(&mut self, changes: Changes) -> anyhow::Result<()> {
         for alert in &changes.alerts {
             self.output.alerts += 1;
             let record = Outgoing::keyed(&self.pipeline.names.alerts, key_text(&alert.key), serde_json::to_vec(alert)?);
@@ -257,7 +299,11 @@ impl<'a> Partition<'a> {
             // Another version of the view has the whole of it (E1).
             return Ok(());
         }
-        let results = self.publish(plan, window, &rows, None)?;
+        let results = if plan.is_presence {
+            finish(plan, window, &rows)?.results
+        } else {
+            self.publish(plan, window, &rows, None)?
+        };
         let closed = ClosedWindow {
             view: window.view,
             plan,
@@ -279,12 +325,8 @@ impl<'a> Partition<'a> {
             }
             let panes = corrected_groups.range((window.view, window.start_ms)..(window.view, window.end_ms));
             let groups: HashSet<u64> = panes.flat_map(|(_, groups)| groups).copied().collect();
-            let mut rows = Vec::new();
-            for batch in self.open.rows_of(&window) {
-                let is_corrected: BooleanArray =
-                    key_hashes(plan, batch)?.iter().map(|hash| Some(groups.contains(hash))).collect();
-                rows.push(filter_record_batch(batch, &is_corrected)?);
-            }
+            let rows = self.open.rows_of(&window).into_iter().map(|rows| of_groups(plan, rows, &groups));
+            let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
             let results = self.publish(plan, &window, &rows, Some(self.open.next_offset()))?;
             WindowsCorrected { view: &plan.name, windows: results.num_rows() as u64 }.emit();
         }
@@ -372,6 +414,12 @@ impl<'a> Partition<'a> {
     pub(crate) fn closed_ms(&self) -> i64 {
         self.open.closed_ms()
     }
+}
+
+/// The rows of some groups, given by their hashes.
+fn of_groups(plan: &ViewPlan, rows: &RecordBatch, groups: &HashSet<u64>) -> anyhow::Result<RecordBatch> {
+    let is_one: BooleanArray = key_hashes(plan, rows)?.iter().map(|hash| Some(groups.contains(hash))).collect();
+    Ok(filter_record_batch(rows, &is_one)?)
 }
 
 /// Batches of a pane are merged when they hold as many rows as what was merged before: then each row is read about twice in all, and

@@ -30,6 +30,7 @@ pub(crate) fn partitions<'a>(
     for ((level, number), mut progress) in committed(pipeline, consumer, assigned)? {
         progress.watermarks.retain_topics(|topic| level.waits_for(pipeline, topic));
         let mut rules = RuleEngine::new(pipeline.rules.clone(), pipeline.services.clone());
+        rules = rules.with_absences(pipeline.absences.clone());
         rules.stepped_to(&pipeline.views, progress.closed_ms);
         for value in states.get(&number).into_iter().flat_map(|states| states.values()) {
             let state: SeriesRecord = serde_json::from_slice(value)
@@ -46,6 +47,8 @@ pub(crate) fn partitions<'a>(
 /// Both levels keep the states of their series in one topic. The partials' level sees to those of rules that are gone.
 fn is_judged_at(pipeline: &Pipeline, level: Level, state: &SeriesRecord) -> bool {
     match pipeline.rules.iter().find(|compiled| compiled.rule.name == state.rule) {
+        // Presence views have short windows.
+        _ if state.presence.is_some() => level == Level::Partials,
         Some(compiled) => level.judges(&pipeline.views[compiled.view], &state.key),
         None => level == Level::Partials,
     }

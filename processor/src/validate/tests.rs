@@ -56,7 +56,7 @@ fn a_good_configuration_has_no_mistakes() {
     let mistakes = validate(&config);
     assert!(mistakes.is_empty(), "{mistakes:?}");
     assert_eq!(plan_views(&config).len(), 1);
-    let (views, rules) = compile(&config).unwrap();
+    let Compiled { views, rules, .. } = compile(&config).unwrap();
     assert_eq!((views.len(), rules.len(), rules[0].view), (1, 1, 0));
 }
 
@@ -77,6 +77,9 @@ fn mistakes_of_rules_are_named() {
         ("clear",    json!("fewer < 1"),                            "rules[0].clear",    "fewer"),
         ("params",   json!({ "max": 0.1, "errors": 1 }),            "rules[0].params",   "the parameter `errors`"),
         ("params",   json!({ "max": 0.1, "rule": "x" }),            "rules[0].params",   "the parameter `rule`"),
+        ("params",   json!({ "max": { "warn": 1, "critical": 2 } }), "rules[0].params",  "give `severity: { warn: 3, critical: 5 }` too"),
+        ("severity", json!({ "warn": 3, "critical": 5 }),           "rules[0].severity", "give a parameter two values too"),
+        ("severity", json!({ "warn": 4, "critical": 4 }),           "rules[0].severity", "two values too"),
         ("summary",  json!("{{ service "),                          "rules[0].summary",  "is not a template"),
         ("summary",  json!("{{ pod }} and {{ service }}"),          "rules[0].summary",  "`pod`, which is neither a column"),
     ];
@@ -89,23 +92,29 @@ fn mistakes_of_rules_are_named() {
     }
 }
 
+/// Scenario: rules with two levels, of which one lacks something.
+/// Guarantees: a level is given whole.
 #[test]
-fn mistakes_of_services_are_named() {
-    #[rustfmt::skip]
+fn levels_are_given_whole() {
     let cases = [
-        // params of the service "orders"             path                                     problem
-        (json!({ "error": { "max": 0.1 } }),          "services.orders.params.error",          "the rule `error`, which does not exist"),
-        (json!({ "errors": { "maximum": 0.1 } }),     "services.orders.params.errors.maximum", "no parameter `maximum`"),
-        (json!({ "errors": { "max": "much" } }),      "services.orders.params.errors.max",     "must be a number"),
-        (json!({ "errors": { "max": true } }),        "services.orders.params.errors.max",     "must be a number"),
-        (json!({ "errors": { "hint": 1.0 } }),        "services.orders.params.errors.hint",    "must be text"),
-        (json!({ "errors": { "strict": "yes" } }),    "services.orders.params.errors.strict",  "must be true or false"),
+        (json!({ "warn": 3, "critical": 5 }), json!({ "warn": 0.05, "critical": 0.2 }), None),
+        (
+            json!({ "warn": 5, "critical": 3 }),
+            json!({ "warn": 0.05, "critical": 0.2 }),
+            Some("must be higher for `critical`"),
+        ),
+        (json!({ "warn": 3, "critical": 5 }), json!({ "warn": 0.05 }), Some("for one level only")),
+        (json!({ "warn": 3, "critical": 5 }), json!({ "warn": 0.05, "critical": true }), Some("values of two types")),
     ];
-    for (params, path, expected) in cases {
-        let services = json!({ "orders": { "params": params } });
-        let (found, problem) = only(&config(json!([good_rule()]), services));
-        assert_eq!(found, path, "{params}");
-        assert!(problem.contains(expected), "{params}: {problem}");
+    for (severity, max, expected) in cases {
+        let mut rule = good_rule();
+        rule["severity"] = severity;
+        rule["params"]["max"] = max.clone();
+        let mistakes = validate(&config(json!([rule]), json!({})));
+        match expected {
+            Some(expected) => assert!(mistakes[0].problem.contains(expected), "{max}: {mistakes:?}"),
+            None => assert!(mistakes.is_empty(), "{mistakes:?}"),
+        }
     }
 }
 
@@ -132,7 +141,7 @@ fn all_mistakes_come_at_once() {
     rules[0]["when"] = json!("errors > $limit");
     rules[1]["name"] = json!("other");
     rules[1]["on"] = json!("nowhere");
-    let config = config(json!(rules), json!({ "orders": { "params": { "gone": { "max": 1.0 } } } }));
+    let config = config(json!(rules), json!({}));
     let paths: Vec<_> = validate(&config).into_iter().map(|mistake| mistake.path).collect();
-    assert_eq!(paths, ["rules[0].when", "rules[1].on", "services.orders.params.gone"]);
+    assert_eq!(paths, ["rules[0].when", "rules[1].on"]);
 }

@@ -34,6 +34,9 @@ pub(crate) fn alert(rule: &str, service: &str, status: AlertStatus) -> AlertReco
         evidence: Evidence::default(),
         sequence: if resolved { 2 } else { 1 },
         reason: None,
+        level: None,
+        explained_by: Vec::new(),
+        early: false,
     }
 }
 

@@ -30,7 +30,7 @@ fn owner(name: &str) -> Service {
         email: vec![format!("{name}@example.com")],
         alert_email: false,
     };
-    Service { owner: Some(owner), params: BTreeMap::new() }
+    Service { owner: Some(owner), ..Service::default() }
 }
 
 fn config(broker: &Broker, slack: &SlackStandIn) -> Config {

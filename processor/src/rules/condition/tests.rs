@@ -37,8 +37,8 @@ fn judge(when: &str, clear: Option<&str>) -> Judgement {
     let nullable = view.result_schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     let schema = Arc::new(Schema::new(nullable.collect::<Vec<_>>()));
     let results = RecordBatch::try_new(schema, columns.collect()).unwrap();
-    let params = Arc::new(conditions.params_of("r", None, &Services::default()));
-    let judged = conditions.judge(&view, &results, (0, 60_000), &[params.clone(), params]);
+    let params = conditions.params_of("r", None, &GroupKey::new(), None, &Services::default());
+    let judged = conditions.judge(&view, &results, (0, 60_000), &ParamsOfRows::same(params));
     judged.unwrap_or_else(|error| panic!("{when}: {error:#}"))
 }
 

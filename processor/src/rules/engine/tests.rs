@@ -1,4 +1,5 @@
 use arrow::array::{ArrayRef, Int64Array, StringViewArray, TimestampMillisecondArray};
+use bongsu_schemas::services::ParamValue;
 use bongsu_schemas::tables::{Column, EVENT_TIME, Table, schema_of};
 use chrono_tz::Tz;
 use proptest::prelude::*;
@@ -171,6 +172,117 @@ fn a_service_has_its_own_threshold() {
     );
 }
 
+/// Guarantees: what is set for a series comes before what is set for its service, and that before `"*"`; of several the one with the
+/// most keys decides.
+#[test]
+fn a_series_has_its_own_threshold() {
+    let plan = view(&REQUESTS.replace("service,", "service, route,").replace("), service", "), service, route"));
+    let services = json!({
+        "orders": {
+            "params": { "errors": { "max": 0.2 } },
+            "series": [
+                { "key": { "service": "orders" }, "params": { "errors": { "max": 0.3 } } },
+                { "key": { "service": "orders", "route": "/slow" }, "params": { "errors": { "max": 0.4 } } },
+            ],
+        },
+        "payments": { "series": [{ "key": { "route": "/other" }, "params": { "errors": { "max": 0.9 } } }] },
+        "*": { "series": [{ "key": { "route": "/slow" }, "params": { "errors": { "max": 0.5 } } }] },
+    });
+    let engine = engine(&plan, errors_rule("1"), services);
+    let compiled = &engine.rules[0];
+    let max = |service: &str, route: &str| {
+        let key = json!({ "service": service, "route": route }).as_object().unwrap().clone();
+        compiled.conditions.params_of("errors", Some(service), &key, None, &engine.services)["max"].clone()
+    };
+    let cases = [
+        ("orders", "/slow", 0.4),
+        ("orders", "/", 0.3),
+        ("payments", "/slow", 0.5),
+        ("payments", "/other", 0.9),
+        ("payments", "/", 0.05),
+        ("unknown", "/slow", 0.5),
+    ];
+    for (service, route, expected) in cases {
+        assert_eq!(max(service, route), ParamValue::Number(expected), "{service} {route}");
+    }
+}
+
+/// Scenario: a rule with two levels; a service has a threshold of its own for the higher one only.
+/// Guarantees: one alert, whose records say how bad it is; its parameters are those of its level.
+#[test]
+fn an_alert_gets_worse_and_better() {
+    let plan = view(REQUESTS);
+    let mut rule = errors_rule("1");
+    rule["severity"] = json!({ "warn": 2, "critical": 5 });
+    rule["params"] = json!({ "max": { "warn": 0.05, "critical": 0.5 } });
+    let services = json!({ "payments": { "params": { "errors": { "max": { "critical": 0.25 } } } } });
+    let mut engine = engine(&plan, rule, services);
+    let mut changes = Changes::default();
+    for (minute, errors) in (0..).zip([2, 6, 18, 2, 0]) {
+        close(&mut engine, &plan, minute, &[("orders", 20, errors), ("payments", 20, errors)], 0, &mut changes);
+    }
+    let told = |service: &str| {
+        let of_service = changes.alerts.iter().filter(|alert| alert.service.as_deref() == Some(service));
+        let said = |alert: &AlertRecord| {
+            let level = alert.level.map(|level| format!("{level:?}")).unwrap_or_default();
+            format!(
+                "{:?} {level} {} {:?} #{}",
+                alert.status,
+                alert.severity,
+                json!(alert.params["max"]),
+                alert.sequence
+            )
+        };
+        of_service.map(said).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("orders"),
+        [
+            "Firing Warn 2 Number(0.05) #1",
+            "Firing Critical 5 Number(0.5) #2",
+            "Firing Warn 2 Number(0.05) #3",
+            "Resolved Warn 2 Number(0.05) #4"
+        ],
+    );
+    assert_eq!(told("payments")[1], "Firing Critical 5 Number(0.25) #2");
+    let ids: BTreeSet<_> = changes.alerts.iter().map(|alert| &alert.alert_id).collect();
+    assert_eq!(ids.len(), 2);
+    let critical =
+        changes.alerts.iter().find(|alert| alert.severity == 5 && alert.service.as_deref() == Some("payments"));
+    assert_eq!(critical.unwrap().window_start, time(MINUTE_MS), "its own threshold is lower");
+}
+
+/// Scenario: a count crosses its threshold while its window and the one before are open; then both close.
+/// Guarantees: the alert is told at once and once, has the id that it would have had at the end, and ends as others do.
+#[test]
+fn a_count_need_not_wait_for_the_end_of_its_window() {
+    let plan = view(REQUESTS);
+    let rule = json!({ "name": "errors", "on": "requests_1m", "when": "errors >= 10" });
+    let mut patient = engine(&plan, rule.clone(), json!({}));
+    let mut eager = engine(&plan, rule, json!({}));
+    let mut told = Changes::default();
+    assert!(eager.looks_into_open(0));
+    for errors in [9, 10, 12] {
+        let results = results(&plan, 3 * MINUTE_MS, &[("a", 20, errors), ("b", 20, 0)]);
+        let window =
+            ClosedWindow { view: 0, plan: &plan, start_ms: 3 * MINUTE_MS, end_ms: 4 * MINUTE_MS, results: &results };
+        eager.window_grew(window, time(7), &mut told).unwrap();
+    }
+    let [early] = told.alerts.as_slice() else { panic!("{:?}", told.alerts) };
+    assert_eq!((early.early, early.values["errors"].clone(), early.fired_at), (true, json!(10), time(7)));
+
+    let mut late = Changes::default();
+    for (minute, errors) in [(2, 0), (3, 15), (4, 0)] {
+        for (engine, changes) in [(&mut eager, &mut told), (&mut patient, &mut late)] {
+            close(engine, &plan, minute, &[("a", 20, errors), ("b", 20, 0)], 0, changes);
+        }
+    }
+    assert_eq!(transitions(&told.alerts), "F3 R4");
+    let ids = |changes: &Changes| changes.alerts.iter().map(|alert| alert.alert_id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&told), ids(&late));
+    assert_eq!(eager.active_series(), 0);
+}
+
 #[test]
 fn a_view_without_service_alerts_the_service_of_the_rule() {
     let plan = view(
@@ -265,7 +377,12 @@ fn the_alert_of_a_rule_that_is_gone_is_resolved() {
 fn a_state_without_an_alert_whose_rule_is_gone_is_deleted_silently() {
     let plan = view(REQUESTS);
     let mut engine = engine(&plan, errors_rule("1"), json!({}));
-    engine.restore(SeriesRecord { rule: "gone".to_owned(), key: GroupKey::new(), state: SeriesState::default() });
+    engine.restore(SeriesRecord {
+        rule: "gone".to_owned(),
+        key: GroupKey::new(),
+        state: SeriesState::default(),
+        presence: None,
+    });
     let mut changes = Changes::default();
     pass(&mut engine, &plan, 1, 0, &mut changes);
     assert!(changes.alerts.is_empty());
