@@ -1,6 +1,6 @@
 //! What the reporter says while it runs: each occurrence is a log line and a metric.
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use tracing::{error, info, warn};
 
 use crate::error::DeliveryError;
@@ -15,6 +15,11 @@ pub(crate) fn alert_unreadable(partition: i32, offset: i64, error: &serde_json::
 /// A record of `bongsu.alerts` was taken.
 pub(crate) fn alert_taken() {
     counter!("bongsu_reporter_alerts_total").increment(1);
+}
+
+/// Calls between services that are known.
+pub(crate) fn calls_known(calls: usize) {
+    gauge!("bongsu_reporter_calls_known").set(calls as f64);
 }
 
 /// A change of an incident was published.

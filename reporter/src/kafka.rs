@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bongsu_schemas::kafka::Kafka;
 use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
@@ -70,20 +70,6 @@ impl Producer {
             }
         }
     }
-}
-
-/// A consumer for reading without being anybody's member: its owner assigns partitions, nothing is committed. It logs errors only, since it
-/// may be there before its topics are.
-pub(crate) fn reader(kafka: &Kafka, part: &str) -> anyhow::Result<BaseConsumer> {
-    client_config(kafka)?
-        // The group is not joined; librdkafka wants a name all the same.
-        .set("group.id", kafka.group_of(part))
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "earliest")
-        .set("isolation.level", "read_committed")
-        .set_log_level(RDKafkaLogLevel::Error)
-        .create()
-        .context("creating a Kafka consumer")
 }
 
 /// Reads a topic from its beginning to its present end. Blocks.

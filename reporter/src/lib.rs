@@ -5,10 +5,11 @@
 //! - [`config`]: its sections of the configuration;
 //! - `pipeline`: from `bongsu.alerts` to people, on one screen;
 //! - [`incidents`], [`routing`], `silences`, [`slack::message`]: which alerts belong together, who is told, and in which words (pure);
-//! - `feed`, `commands`, `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
+//! - `feed`, `follower`, `call_feed`, `commands`, `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
 //! - [`weekly`]: the weekly exception report;
 //! - [`dashboard`]: the page.
 
+mod call_feed;
 mod commands;
 pub mod config;
 pub mod dashboard;
@@ -16,6 +17,7 @@ mod delivery;
 mod error;
 mod events;
 mod feed;
+mod follower;
 mod history;
 pub mod incidents;
 mod kafka;

@@ -1,13 +1,16 @@
 //! The reporter, from alerts to people.
 //!
 //! ```text
+//! bongsu.windows ─► who calls whom
+//!                      ▼
 //! bongsu.alerts ─► correlate ─► bongsu.incidents ─► commit offset
 //!                      └─► not silenced ─► one queue for each channel ─► Slack ─► bongsu.notifications (the ledger)
 //! bongsu.commands ─► silences ──┘
 //! ```
 //!
-//! All state follows from the alerts and the ledger: on a start, and whenever the partitions come to this process, the alerts are read
-//! from the beginning, and what the ledger lacks is sent. A committed offset only says which incidents need not be published again.
+//! All state follows from the alerts, the incidents and the ledger: on a start, and whenever the partitions come to this process, the
+//! alerts are read from the beginning, each joins the incident that it was published in, and what the ledger lacks is sent. A committed
+//! offset only says which incidents need not be published again.
 //!
 //! - R1: nobody is told twice: ids are deterministic, and where the ledger may lack an entry the channel is searched (see [`crate::delivery`]).
 //! - R2: nothing here waits for Slack, so that no channel holds up another one.
@@ -20,18 +23,21 @@ use anyhow::Context;
 use bongsu_schemas::alert::AlertRecord;
 use bongsu_schemas::command::Command;
 use bongsu_schemas::health::Health;
+use bongsu_schemas::incident::IncidentRecord;
 use bongsu_schemas::key::stable_id;
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::call_feed::{self, Heard};
 use crate::commands;
 use crate::config::Config;
 use crate::delivery::{Deliveries, Notification};
 use crate::events;
 use crate::feed::{AlertFeed, Feed, PART};
-use crate::incidents::{Correlator, Incident, IncidentAlert, IncidentChange};
-use crate::kafka::Producer;
+use crate::incidents::{Correlator, Incident, IncidentAlert, IncidentChange, Published};
+use crate::kafka::{Producer, read_all};
 use crate::ledger::{Kind, Ledger};
 use crate::mail::{AlertMails, Mailer};
 use crate::routing::route;
@@ -47,6 +53,8 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(10);
 /// For what is being sent at shutdown; the whole must end within five seconds.
 const DRAIN: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_secs(2);
+/// A start waits this long for who calls whom. Without it the alerts of one fault are incidents apart; without alerts nobody is told.
+const CALLS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs until `shutdown`.
 pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -59,8 +67,10 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
     let producer = Arc::new(Producer::new(&config.kafka)?);
     let mut feed = AlertFeed::spawn(&config.kafka, health.clone())?;
     let (mut commands, commands_thread) = commands::follow(&config.kafka)?;
+    let (mut calls, calls_thread) = call_feed::follow(&config.kafka)?;
     let (correlator, silences) = (Correlator::default(), Silences::default());
-    let mut reporter = Reporter { config, slack, mailer, producer, health, correlator, silences, live: None };
+    let mut reporter =
+        Reporter { config, slack, mailer, producer, health, correlator, calls_read: false, silences, live: None };
     loop {
         let next = tokio::select! {
             biased;
@@ -69,11 +79,15 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
                 reporter.obey(&command);
                 continue;
             }
+            Some(heard) = calls.recv() => {
+                reporter.learn(heard);
+                continue;
+            }
             next = feed.next() => next.context("the thread that reads alerts ended")?,
         };
         let step = async {
             match next {
-                Feed::Assigned => reporter.begin().await,
+                Feed::Assigned => reporter.begin(&mut calls).await,
                 Feed::Record { partition, offset, payload, handled } => {
                     reporter.take(partition, offset, &payload, handled).await?;
                     feed.handled(partition, offset);
@@ -89,11 +103,11 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
             outcome = step => outcome?,
         }
     }
-    drop(commands);
-    let joined = tokio::task::spawn_blocking(move || commands_thread.join());
+    drop((commands, calls));
+    let joined = tokio::task::spawn_blocking(move || (commands_thread.join(), calls_thread.join()));
     let ((), (), joined) = tokio::join!(reporter.stand_by(), feed.finish(), joined);
-    if !matches!(joined, Ok(Ok(()))) {
-        warn!("the thread that reads commands panicked");
+    if !matches!(joined, Ok((Ok(()), Ok(())))) {
+        warn!("a thread that reads commands or calls panicked");
     }
     Ok(())
 }
@@ -105,6 +119,8 @@ struct Reporter {
     producer: Arc<Producer>,
     health: Health,
     correlator: Correlator,
+    /// The calls of the last hour are known.
+    calls_read: bool,
     silences: Silences,
     /// Present while this process is the one that tells people.
     live: Option<Live>,
@@ -119,11 +135,46 @@ struct Live {
 }
 
 impl Reporter {
-    /// Forgets what it knew; the records from the beginning follow.
-    async fn begin(&mut self) {
+    /// Forgets what it knew but for who calls whom and what was published; the records from the beginning follow.
+    async fn begin(&mut self, calls: &mut Receiver<Heard>) {
         self.stand_by().await;
         self.health.not_ready(PART, "reading the alerts from the beginning");
-        self.correlator = Correlator::default();
+        let published = loop {
+            match published(&self.config).await {
+                Ok(published) => break published,
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    warn!(error = why, "the incidents cannot be read yet");
+                    self.health.not_ready(PART, why);
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        let reading = async {
+            while !self.calls_read {
+                let Some(heard) = calls.recv().await else { return };
+                self.learn(heard);
+            }
+        };
+        if tokio::time::timeout(CALLS_PATIENCE, reading).await.is_err() {
+            info!("who calls whom is not known yet; alerts of one chain of services may become several incidents");
+        }
+        let known = std::mem::take(self.correlator.calls());
+        self.correlator = Correlator::new(published, known);
+    }
+
+    /// Takes what windows tell of calls.
+    fn learn(&mut self, heard: Heard) {
+        match heard {
+            Heard::Calls(calls) => {
+                let graph = self.correlator.calls();
+                for call in &calls {
+                    graph.saw(&call.caller, &call.callee, call.at);
+                }
+                events::calls_known(graph.edges());
+            }
+            Heard::CaughtUp => self.calls_read = true,
+        }
     }
 
     /// Takes one record of the alerts.
@@ -218,7 +269,8 @@ impl Reporter {
             }
         }
         if let Some(mails) = &mut live.alert_mails {
-            let alerts: Vec<&IncidentAlert> = incident.alerts.iter().filter(|alert| !muted(alert)).collect();
+            let is_news = |alert: &&IncidentAlert| !muted(alert) && alert.explained_by.is_none();
+            let alerts: Vec<&IncidentAlert> = incident.alerts.iter().filter(is_news).collect();
             mails.tell(incident, &alerts, &self.config);
         }
     }
@@ -245,8 +297,25 @@ impl Reporter {
     }
 }
 
+/// What was published about incidents so far.
+async fn published(config: &Config) -> anyhow::Result<Published> {
+    let kafka = config.kafka.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut published = Published::default();
+        read_all(&kafka, &kafka.topics().incidents(), |_, value| {
+            match value.map(serde_json::from_slice::<IncidentRecord>).transpose() {
+                Ok(Some(record)) => published.take(&record),
+                Ok(None) => {}
+                Err(error) => warn!(%error, "a record of the incidents cannot be read and is passed over"),
+            }
+        })?;
+        Ok(published)
+    });
+    reading.await?
+}
+
 /// One message for each channel that is to know of an incident: of its alerts that are not muted, or of all where the channel was told
-/// before, so that the message does not go on burning.
+/// before, so that the message does not go on burning. Where each alert is explained by another one, the channel has nothing to do.
 fn notifications(
     incident: &Incident,
     muted: &dyn Fn(&IncidentAlert) -> bool,
@@ -266,10 +335,12 @@ fn notifications(
     let notification = |(channel, all): (&str, Vec<&IncidentAlert>)| {
         let id = stable_id(["incident", &incident.record.incident_id, channel]);
         let audible: Vec<&IncidentAlert> = all.iter().copied().filter(|alert| !muted(alert)).collect();
-        let alerts = if audible.is_empty() && is_told(&id) { all } else { audible };
-        if alerts.is_empty() {
+        // True of none as well.
+        let nothing_to_do = audible.iter().all(|alert| alert.explained_by.is_some());
+        if nothing_to_do && !is_told(&id) {
             return None;
         }
+        let alerts = if audible.is_empty() { all } else { audible };
         let public_url = config.dashboard.public_url.as_ref().map(|url| url.as_str());
         let context = MessageContext { id: &id, zone: config.zone, public_url };
         let message = message::incident(incident, &alerts, context);
@@ -278,3 +349,7 @@ fn notifications(
     };
     channels.into_iter().filter_map(notification).collect()
 }
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -30,6 +30,16 @@ pub enum AlertLevel {
     Critical,
 }
 
+impl AlertLevel {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            AlertLevel::Warn => "warn",
+            AlertLevel::Critical => "critical",
+        }
+    }
+}
+
 /// A transition of an alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AlertRecord {
@@ -98,6 +108,18 @@ pub struct Evidence {
     pub clear: String,
     /// The last windows that `for` looked at, oldest first.
     pub windows: Vec<EvidenceWindow>,
+    /// How the other rows of the service did; absent where that was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub siblings: Option<Siblings>,
+}
+
+/// Of the rows of the same service (and environment) in the window that fired, how many met the condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Siblings {
+    /// Rows that met it, the alert's own among them.
+    pub met: u32,
+    /// Rows there were.
+    pub of: u32,
 }
 
 /// One window that counted for `for`.

@@ -35,11 +35,11 @@ pub struct IncidentRecord {
     pub resolved_at: Option<DateTime<Utc>>,
     /// Affected services, the first one the likely cause.
     pub services: Vec<String>,
-    /// Its alerts, in the order in which they fired.
+    /// Its alerts, in the order in which they were read: each firing of a series that flaps.
     pub alert_ids: Vec<String>,
-    /// What happened, oldest first.
+    /// What happened, by event time.
     pub timeline: Vec<TimelineEntry>,
-    /// What was collected about it.
+    /// What was collected about it: `alerts`, the `cause` (service, rule, alert_id), and the `calls` among its services, caller and callee.
     #[serde(default)]
     pub evidence: Map<String, Value>,
     /// Who took it.

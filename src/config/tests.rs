@@ -13,6 +13,7 @@ sources:
   - { topic: exceptions, format: json, table: exceptions }
   - { topic: metrics, format: json, table: metrics }
   - { topic: events, format: json, table: events }
+  - { topic: spans, format: json, table: spans }
 services:
   '*': { owner: { name: Platform } }
 ";
@@ -29,6 +30,7 @@ fn the_defaults_are_in_force() {
     let views: Vec<_> = config.views.iter().map(|view| view.name.as_str()).collect();
     let expected = [
         "requests_1m",
+        "calls_1m",
         "exceptions_1m",
         "events_1m",
         "payments_by_issuer_1m",

@@ -321,6 +321,43 @@ fn spans_are_judged_one_by_one() {
     assert_eq!(exceptions["occurrence"].as_string_view().value(1), "t-1-7-3", "without a trace: its place in the log");
 }
 
+/// Scenario: spans of several kinds, with the attributes that agents of several years send.
+/// Guarantees: `peer_service` is whom a client or producer called, by the best name there is, and nothing for other spans.
+#[test]
+fn a_span_tells_whom_it_called() {
+    #[rustfmt::skip]
+    let cases = [
+        // name                     kind  attributes                                          peer_service
+        ("the name of today",          3, "peer.service=old service.peer.name=payment",       Some("payment")),
+        ("the name of before",         3, "server.address=10.0.0.1 peer.service=payment",     Some("payment")),
+        ("a host",                     3, "server.address=db.example.com",                    Some("db.example.com")),
+        ("a Kubernetes service",       3, "server.address=payment.shop.svc.cluster.local",    Some("payment")),
+        ("its short form",             3, "net.peer.name=payment.shop.svc",                   Some("payment")),
+        ("no such service",            3, "net.peer.name=.shop.svc",                          Some(".shop.svc")),
+        ("gRPC",                       3, "rpc.service=shop.Payment",                         Some("shop.Payment")),
+        ("a producer",                 4, "server.address=kafka",                             Some("kafka")),
+        ("nothing said",               3, "http.route=/pay",                                  None),
+        ("a server's own address",     2, "server.address=order-api peer.service=gateway",    None),
+        ("a consumer",                 5, "server.address=kafka",                             None),
+    ];
+    for (name, kind, attributes, expected) in cases {
+        let attribute = |pair: &str| {
+            let (key, value) = pair.split_once('=').unwrap();
+            serde_json::json!({"key": key, "value": {"stringValue": value}})
+        };
+        let attributes: Vec<_> = attributes.split(' ').map(attribute).collect();
+        let start = NOW_MS as u64 * 1_000_000;
+        let payload = serde_json::json!({"resourceSpans": [{"resource": {"attributes": []}, "scopeSpans": [{"spans": [{
+            "traceId": "4bf92f3577b34da6a3ce929d0e0e4736", "spanId": "00f067aa0ba902b7", "name": "call", "kind": kind,
+            "startTimeUnixNano": start.to_string(), "endTimeUnixNano": start.to_string(), "attributes": attributes}]}]}]});
+        let mut decoder = decoder(&Source::new("t", Format::OtlpJson), &everything());
+        decoder.decode(&record(payload.to_string().as_bytes()));
+        let tables: BTreeMap<_, _> = decoder.finish().unwrap().into_iter().collect();
+        let peers = tables["spans"]["peer_service"].as_string_view();
+        assert_eq!(peers.iter().next().flatten(), expected, "{name}");
+    }
+}
+
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z]{0,20}", ".{0,30}", Just("\"\\\u{0}\u{7f}é😀".to_owned())]
 }

@@ -126,6 +126,7 @@ impl AlertParts<'_> {
                 when: self.compiled.conditions.when_text.clone(),
                 clear: self.compiled.conditions.clear_text.clone(),
                 windows: self.evidence,
+                siblings: None,
             },
             sequence: self.firing.sequence + u32::from(resolved),
             reason: None,

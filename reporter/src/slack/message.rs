@@ -5,6 +5,7 @@
 //! - M3: text from events is escaped or stands in plain text, so that it can mention nobody and link nowhere.
 
 use bongsu_schemas::alert::AlertRecord;
+use bongsu_schemas::incident::IncidentRecord;
 use bongsu_schemas::services::ParamValue;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -24,6 +25,8 @@ pub const MAX_BLOCK_ID_CHARS: usize = 255;
 const MAX_TEXT_CHARS: usize = 1_000;
 /// Alerts shown one by one; the rest are counted. Ten are what somebody reads on a phone.
 const MAX_ALERTS_SHOWN: usize = 10;
+/// Affected services that are named.
+const MAX_SERVICES_SHOWN: usize = 10;
 /// Values shown of an alert.
 const MAX_VALUES_SHOWN: usize = 12;
 
@@ -54,7 +57,7 @@ pub fn incident(incident: &Incident, alerts: &[&IncidentAlert], context: Context
     let severity = alerts.iter().map(|alert| alert.firing.severity).max().unwrap_or(record.severity);
     let fires = "🔥".repeat(usize::from(severity.clamp(1, 5)));
     let sign = if open { fires } else { "✅ Resolved:".to_owned() };
-    let title = title(alerts);
+    let title = title(incident, alerts);
     let header = cut(&one_line(&format!("{sign} {title}")), MAX_HEADER_CHARS);
 
     let mut blocks = vec![json!({
@@ -63,8 +66,9 @@ pub fn incident(incident: &Incident, alerts: &[&IncidentAlert], context: Context
         "text": { "type": "plain_text", "text": header, "emoji": true },
     })];
     blocks.push(context_block(&status_line(incident, alerts, open, context.zone)));
+    blocks.extend(services_line(record).map(|line| context_block(&line)));
     for alert in alerts.iter().take(MAX_ALERTS_SHOWN) {
-        blocks.push(section(&alert_text(alert, context.zone)));
+        blocks.push(section(&alert_text(incident, alert, context.zone)));
     }
     if alerts.len() > MAX_ALERTS_SHOWN {
         blocks.push(context_block(&format!("and {} more alerts", alerts.len() - MAX_ALERTS_SHOWN)));
@@ -93,25 +97,39 @@ pub fn paragraphs(id: &str, title: &str, paragraphs: &[String]) -> Message {
     Message { text: cut_escaped(&escape(&title), MAX_TEXT_CHARS), blocks }
 }
 
-/// The most severe alert's summary, with the service in front where it doesn't say.
-fn title(alerts: &[&IncidentAlert]) -> String {
-    let Some(most_severe) = alerts.iter().rev().max_by_key(|alert| alert.firing.severity) else {
+/// The summary of the most severe alert that no other one explains, with the service in front where it doesn't say; how many there are
+/// where many are alike.
+fn title(incident: &Incident, alerts: &[&IncidentAlert]) -> String {
+    let by_weight = |alert: &&&IncidentAlert| (alert.explained_by.is_none(), alert.firing.severity);
+    let Some(most_severe) = alerts.iter().rev().max_by_key(by_weight) else {
         return "alert".to_owned();
     };
     let AlertRecord { summary, rule, service, .. } = &most_severe.firing;
-    let what = if summary.trim().is_empty() { rule } else { summary };
+    let alike = incident.alike(most_severe);
+    let told = if alike.is_some() { alerts.iter().filter(|alert| incident.alike(alert) == alike).count() } else { 1 };
+    let what = alike.unwrap_or_else(|| if summary.trim().is_empty() { rule.clone() } else { summary.clone() });
     let subject = match service {
         Some(service) if !what.contains(service.as_str()) => format!("{service}: {what}"),
-        _ => what.clone(),
+        _ => what,
     };
-    match alerts.len() {
-        0 | 1 => subject,
-        count => format!("{subject} (+{})", count - 1),
+    match alerts.len().saturating_sub(told) {
+        0 => subject,
+        others => format!("{subject} (+{others})"),
     }
 }
 
+/// Which service is the likely cause and which ones suffer, where there are several: each channel has alerts of its own only.
+fn services_line(record: &IncidentRecord) -> Option<String> {
+    let (cause, affected) = record.services.split_first().filter(|(_, affected)| !affected.is_empty())?;
+    let mut named: Vec<String> = affected.iter().take(MAX_SERVICES_SHOWN).map(|service| inline(service, 100)).collect();
+    if affected.len() > MAX_SERVICES_SHOWN {
+        named.push(format!("{} more", affected.len() - MAX_SERVICES_SHOWN));
+    }
+    Some(format!("Likely cause: {} · affected: {}", inline(cause, 100), named.join(", ")))
+}
+
 fn status_line(incident: &Incident, alerts: &[&IncidentAlert], open: bool, zone: Tz) -> String {
-    let since = alerts.iter().map(|alert| alert.firing.window_start).min().unwrap_or(incident.record.opened_at);
+    let since = alerts.iter().map(|alert| alert.onset).min().unwrap_or(incident.record.opened_at);
     let firing = alerts.iter().filter(|alert| alert.resolved.is_none()).count();
     let until = alerts.iter().filter_map(|alert| alert.resolved.as_ref()).map(|alert| alert.window_end).max();
     let mut line = match until.filter(|_| !open) {
@@ -126,7 +144,7 @@ fn status_line(incident: &Incident, alerts: &[&IncidentAlert], open: bool, zone:
     line
 }
 
-fn alert_text(alert: &IncidentAlert, zone: Tz) -> String {
+fn alert_text(incident: &Incident, alert: &IncidentAlert, zone: Tz) -> String {
     let AlertRecord { rule, summary, severity, key, values, params, evidence, window_start, window_end, .. } =
         &alert.firing;
     let sign = match &alert.resolved {
@@ -155,8 +173,14 @@ fn alert_text(alert: &IncidentAlert, zone: Tz) -> String {
     }
     text.push_str(&format!("\nWindow {} to {}", time(*window_start, zone), clock(*window_end, zone)));
     if let Some(resolved) = &alert.resolved {
-        let lasted = resolved.window_end - *window_start;
+        let lasted = resolved.window_end - alert.since;
         text.push_str(&format!(" · resolved {} after {}", clock(resolved.window_end, zone), duration(lasted)));
+    }
+    if alert.flaps > 1 {
+        text.push_str(&format!(" · fired {} times", alert.flaps));
+    }
+    if let Some(cause) = incident.cause_of(alert) {
+        text.push_str(&format!("\nExplained by {}", code(&cause.firing.rule, 100)));
     }
     text
 }

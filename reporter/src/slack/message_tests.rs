@@ -35,13 +35,29 @@ fn looks() {
     let open = example(&[fired(), latency.clone()]);
     insta::assert_json_snapshot!("open", json!({ "text": open.text, "blocks": open.blocks }));
     let mut resolved = fired();
-    resolved.status = Resolved;
+    (resolved.status, resolved.sequence) = (Resolved, 2);
     resolved.window_end += TimeDelta::minutes(7);
     resolved.resolved_at = Some(resolved.window_end);
     let mut latency_resolved = latency.clone();
-    latency_resolved.status = Resolved;
+    (latency_resolved.status, latency_resolved.sequence) = (Resolved, 2);
     let done = example(&[fired(), latency, latency_resolved, resolved]);
     insta::assert_json_snapshot!("resolved", json!({ "text": done.text, "blocks": done.blocks }));
+}
+
+/// Scenario: a series that flaps, and an alert that another one explains although it is more severe.
+/// Guarantees: the message counts the firings, says what explains an alert, and is not titled by it.
+#[test]
+fn flaps_and_explanations_are_told() {
+    let first = AlertRecord { severity: 3, ..fired() };
+    let over = AlertRecord { status: Resolved, sequence: 2, ..first.clone() };
+    let again = AlertRecord { alert_id: "again".to_owned(), ..first.clone() };
+    let mut latency = alert("latency", Some("order-api"), Firing, 6);
+    (latency.severity, latency.explained_by) = (5, vec![first.rule.clone()]);
+    let message = example(&[first, over, again, latency]);
+    assert_eq!(message.text, "🔥🔥🔥🔥🔥 order-api /orders: 10 % of requests fail (+1)");
+    let section = |place: usize| message.blocks[place]["text"]["text"].as_str().unwrap().to_owned();
+    assert!(section(2).ends_with(" · fired 2 times"), "{}", section(2));
+    assert!(section(3).ends_with("\nExplained by `high-error-rate`"), "{}", section(3));
 }
 
 /// Scenario: event text that tries to mention everybody, to link and to break out of code.

@@ -2,6 +2,10 @@
 //!
 //! The event time of a span is its start. A request's route is `http.route`, else the span's name, which OpenTelemetry keeps free
 //! of ids; its status is the HTTP status code, else 500 for a failed span and 200 for any other.
+//!
+//! `peer_service`, the service that was called, is only of client and producer spans: on a server span the same attributes name the
+//! caller, or the server itself. It is the first of `service.peer.name` and `peer.service`, which hold a name; `server.address` and
+//! `net.peer.name`, a host, of which a Kubernetes service's name is the first label; `rpc.service`.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -23,6 +27,8 @@ use super::{
 };
 
 const KIND_SERVER: u64 = 2;
+const KIND_CLIENT: u64 = 3;
+const KIND_PRODUCER: u64 = 4;
 const STATUS_ERROR: u64 = 2;
 
 /// Slots of the span attributes that columns are made of.
@@ -32,8 +38,11 @@ const STATUS_OLD: usize = 2;
 const METHOD: usize = 3;
 const METHOD_OLD: usize = 4;
 const ERROR_TYPE: usize = 5;
-const PEER_SERVICE: usize = 6;
-const SERVER_ADDRESS: usize = 7;
+const PEER_NAME: usize = 6;
+const PEER_SERVICE: usize = 7;
+const SERVER_ADDRESS: usize = 8;
+const SERVER_ADDRESS_OLD: usize = 9;
+const RPC_SERVICE: usize = 10;
 
 /// The keys of those slots.
 pub(super) fn keys() -> Keys {
@@ -44,8 +53,11 @@ pub(super) fn keys() -> Keys {
         "http.request.method",
         "http.method",
         "error.type",
+        "service.peer.name",
         "peer.service",
         "server.address",
+        "net.peer.name",
+        "rpc.service",
     ])
 }
 
@@ -144,7 +156,7 @@ impl Traces {
                 OtlpColumn::Name => Value::Text(&span.name),
                 OtlpColumn::Kind => Value::text(span.kind_name()),
                 OtlpColumn::Status => Value::Text(if span.status == STATUS_ERROR { "error" } else { "ok" }),
-                OtlpColumn::PeerService => Value::text(own[PEER_SERVICE].as_text().or(own[SERVER_ADDRESS].as_text())),
+                OtlpColumn::PeerService => Value::text(span.peer_service(own)),
                 column => span.value(column, event_time_ms, &ids).unwrap_or_else(|| column.common(resource, own)),
             });
             rows += 1;
@@ -265,6 +277,15 @@ impl<'a> Span<'a> {
         told.unwrap_or(if self.status == STATUS_ERROR { 500 } else { 200 })
     }
 
+    fn peer_service<'v>(&self, own: &'v [Attribute<'_>]) -> Option<&'v str> {
+        if self.kind != KIND_CLIENT && self.kind != KIND_PRODUCER {
+            return None;
+        }
+        let text = |slots: &[usize]| slots.iter().find_map(|slot| own[*slot].as_text());
+        let host = || text(&[SERVER_ADDRESS, SERVER_ADDRESS_OLD]).map(kubernetes_service);
+        text(&[PEER_NAME, PEER_SERVICE]).or_else(host).or_else(|| text(&[RPC_SERVICE]))
+    }
+
     fn kind_name(&self) -> Option<&'static str> {
         match self.kind {
             1 => Some("internal"),
@@ -296,6 +317,15 @@ impl<'a> Span<'a> {
             OtlpColumn::ParentSpanId => Value::text(ids.parent_span_id.as_text()),
             _ => return None,
         })
+    }
+}
+
+/// The service's name in `payment.shop.svc.cluster.local` and its shorter forms with `svc`; any other host as it is.
+fn kubernetes_service(host: &str) -> &str {
+    let mut labels = host.split('.');
+    match (labels.next(), labels.next(), labels.next()) {
+        (Some(service), Some(_namespace), Some("svc")) if !service.is_empty() => service,
+        _ => host,
     }
 }
 

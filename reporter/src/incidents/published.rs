@@ -1,0 +1,54 @@
+//! What was said before: the assignments in `bongsu.incidents`. The fold follows them, so that a restart moves no alert into another
+//! incident, although the call graph knows less than it did then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bongsu_schemas::incident::IncidentRecord;
+use serde_json::Value;
+
+/// Alerts whose incident is remembered. The topic holds them for 35 days; past this number, further ones are decided anew.
+const MAX_ALERTS: usize = 500_000;
+
+/// Which incident each alert was published in, and which calls were known between its services.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    incident_of_alert: BTreeMap<String, Arc<str>>,
+    calls: BTreeMap<Arc<str>, BTreeSet<(String, String)>>,
+}
+
+impl Published {
+    /// Takes the next record of `bongsu.incidents`, in the order of the topic. Of two incidents that claim an alert the first one has it.
+    pub fn take(&mut self, record: &IncidentRecord) {
+        let id: Arc<str> = record.incident_id.as_str().into();
+        for alert_id in &record.alert_ids {
+            if self.incident_of_alert.len() >= MAX_ALERTS {
+                break;
+            }
+            self.incident_of_alert.entry(alert_id.clone()).or_insert_with(|| Arc::clone(&id));
+        }
+        let calls: BTreeSet<_> = record.evidence.get("calls").map(pairs).unwrap_or_default();
+        if !calls.is_empty() && (self.calls.len() < MAX_ALERTS || self.calls.contains_key(&id)) {
+            self.calls.insert(id, calls);
+        }
+    }
+
+    /// The incident that an alert was published in.
+    pub(super) fn incident_of(&self, alert_id: &str) -> Option<&str> {
+        self.incident_of_alert.get(alert_id).map(|id| &**id)
+    }
+
+    /// Caller and callee, directly or not, among an incident's services.
+    pub(super) fn calls(&self, incident_id: &str) -> impl Iterator<Item = &(String, String)> {
+        self.calls.get(incident_id).into_iter().flatten()
+    }
+}
+
+/// Anybody may write to a topic: what is no pair of names is passed over.
+fn pairs(value: &Value) -> BTreeSet<(String, String)> {
+    let pair = |value: &Value| match value.as_array()?.as_slice() {
+        [Value::String(caller), Value::String(callee)] => Some((caller.clone(), callee.clone())),
+        _ => None,
+    };
+    value.as_array().into_iter().flatten().filter_map(pair).take(super::incident::MAX_CALLS).collect()
+}
