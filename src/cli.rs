@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use bongsu_reporter::weekly::Week;
 use bongsu_schemas::duration::Span;
+use bongsu_schemas::hours::Hours;
+use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Stream processing, alerts and weekly exception reports for microservices, on nothing but Kafka.
@@ -51,6 +54,14 @@ pub(crate) enum Command {
     Report(Report),
     /// Tell where an alert would go, and why
     Route(Route),
+    /// Tell nobody about some alerts for a while; prints the silence's id
+    Silence(Silence),
+    /// List the silences that hold or will hold
+    Silences(Silences),
+    /// End a silence
+    Unsilence(Unsilence),
+    /// Take an incident; its messages say who did
+    Acknowledge(Acknowledge),
     /// Produce a captured file to a topic
     Replay(Replay),
     /// Print the built-in views and rules, or the schema of configurations
@@ -149,7 +160,8 @@ pub(crate) struct Report {
 
 #[derive(Debug, Args)]
 pub(crate) struct Route {
-    /// service=NAME and severity=1..5; without a service: an alert that belongs to none
+    /// service=NAME, severity=1..5, environment=NAME, rule=NAME and at=TIME (the end of its window; now where absent); without a service:
+    /// an alert that belongs to none
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) alert: Vec<AlertPart>,
     #[command(flatten)]
@@ -164,21 +176,123 @@ pub(crate) struct Route {
 pub(crate) enum AlertPart {
     Service(String),
     Severity(u8),
+    Environment(String),
+    Rule(String),
+    At(DateTime<Utc>),
 }
 
-impl std::str::FromStr for AlertPart {
+impl FromStr for AlertPart {
     type Err = String;
 
     fn from_str(text: &str) -> Result<AlertPart, String> {
-        match text.split_once('=') {
-            Some(("service", name)) if !name.is_empty() => Ok(AlertPart::Service(name.to_owned())),
-            Some(("severity", number)) => match number.parse() {
+        let name = |name: &str| name.to_owned();
+        match text.split_once('=').filter(|(_, value)| !value.is_empty()) {
+            Some(("service", value)) => Ok(AlertPart::Service(name(value))),
+            Some(("environment", value)) => Ok(AlertPart::Environment(name(value))),
+            Some(("rule", value)) => Ok(AlertPart::Rule(name(value))),
+            Some(("at", value)) => instant(value).map(AlertPart::At),
+            Some(("severity", value)) => match value.parse() {
                 Ok(severity @ 1..=5) => Ok(AlertPart::Severity(severity)),
                 _ => Err("a severity is a number from 1 to 5".to_owned()),
             },
-            _ => Err("write service=NAME or severity=1..5".to_owned()),
+            _ => Err("write service=NAME, severity=1..5, environment=NAME, rule=NAME or at=TIME".to_owned()),
         }
     }
+}
+
+/// A time with its zone.
+fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    let parsed = DateTime::parse_from_rfc3339(text);
+    let parsed = parsed.map_err(|_| "write a time with its zone, such as 2026-11-24T22:00:00+09:00".to_owned())?;
+    Ok(parsed.with_timezone(&Utc))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Silence {
+    /// service=NAME, rule=NAME, or a group key of the view with its value; all must fit. `~` before a value makes it a regular expression
+    /// over the whole value, `!` negates it: service=~order-.* environment=!production
+    #[arg(value_name = "KEY=VALUE", required = true)]
+    pub(crate) matchers: Vec<Matcher>,
+    /// How long, from its beginning
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h", conflicts_with = "until")]
+    pub(crate) lasts: Span,
+    /// When it begins, by event time [default: now]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub(crate) from: Option<DateTime<Utc>>,
+    /// When it ends, by event time, instead of --for
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    pub(crate) until: Option<DateTime<Utc>>,
+    /// Only in these hours between the two, in time.zone: "Sat,Sun 01:00-03:00", "22:00-06:00"
+    #[arg(long, value_name = "HOURS")]
+    pub(crate) hours: Option<Hours>,
+    /// Why, for others
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    /// Who asks [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// How the id is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+/// One `key=value` that an alert must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Matcher {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+impl FromStr for Matcher {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Matcher, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                Ok(Matcher { name: name.to_owned(), value: value.to_owned() })
+            }
+            _ => Err("write service=NAME, rule=NAME or KEY=VALUE".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Silences {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unsilence {
+    /// The silence's id, as `bongsu silences` lists it
+    pub(crate) id: String,
+    /// Who asks [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// How the outcome is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Acknowledge {
+    /// The incident's id, as its message says it
+    pub(crate) incident_id: String,
+    /// Who takes it [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// How the outcome is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -226,7 +340,7 @@ pub(crate) enum Shift {
     Millis(i64),
 }
 
-impl std::str::FromStr for Shift {
+impl FromStr for Shift {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Shift, String> {

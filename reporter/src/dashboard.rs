@@ -1,8 +1,9 @@
 //! The page that shows live alerts, incidents and the latest windows, kept current over server-sent events.
 //!
-//! It reads Bongsu's topics on its own, outside of any consumer group, so that every process can show everything. Nothing can be changed
-//! here. Text from events reaches the page as JSON only and is shown through `textContent`.
+//! It reads Bongsu's topics on its own, outside of any consumer group, so that every process can show everything. What people change here
+//! (see `api`) goes to `bongsu.commands`. Text from events reaches the page as JSON only and is shown through `textContent`.
 
+mod api;
 mod board;
 mod reader;
 
@@ -22,12 +23,15 @@ use futures::StreamExt;
 use futures::stream::{self, Stream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::api::{Hosts, Order};
 use self::board::Board;
+use crate::commands::Writer;
 use crate::config::Config;
+use crate::silences::Silences;
 
 /// Changes are sent together this often, so that a browser is not flooded during a replay.
 const FLUSH: Duration = Duration::from_millis(250);
@@ -45,6 +49,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 pub(crate) struct Shared {
     // Held for operations on the board only, never across an await.
     board: Arc<Mutex<Board>>,
+    // Likewise.
+    silences: Arc<Mutex<Silences>>,
+    orders: mpsc::Sender<Order>,
+    hosts: Hosts,
     updates: broadcast::Sender<Arc<str>>,
     streams: Arc<Semaphore>,
     health: Health,
@@ -52,9 +60,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(health: Health, stop: CancellationToken) -> Shared {
+    fn new(health: Health, hosts: Hosts, orders: mpsc::Sender<Order>, stop: CancellationToken) -> Shared {
         let (updates, _) = broadcast::channel(MAX_BEHIND);
-        Shared { board: Arc::default(), updates, streams: Arc::new(Semaphore::new(MAX_STREAMS)), health, stop }
+        let (board, silences, streams) = (Arc::default(), Arc::default(), Arc::new(Semaphore::new(MAX_STREAMS)));
+        Shared { board, silences, orders, hosts, updates, streams, health, stop }
+    }
+
+    fn silences(&self) -> MutexGuard<'_, Silences> {
+        self.silences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -68,7 +81,9 @@ pub(crate) async fn run(config: &Config, health: Health, extra: Router, stop: Ca
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listening at dashboard.listen `{address}`"))?;
     info!(url = format!("http://{}", listener.local_addr()?), "dashboard");
-    let shared = Shared::new(health, stop.clone());
+    let writer = Writer::new(&config.kafka)?;
+    let (orders, ordered) = mpsc::channel(api::MAX_ORDERS);
+    let shared = Shared::new(health, Hosts::of(&config.dashboard), orders, stop.clone());
     let reader = reader::spawn(&config.kafka, shared.clone())?;
     let serve = axum::serve(listener, router(shared.clone()).merge(extra))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -78,7 +93,7 @@ pub(crate) async fn run(config: &Config, health: Health, extra: Router, stop: Ca
             () = async { stop.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
         }
     };
-    let (served, ()) = tokio::join!(bounded, flush(shared));
+    let (served, (), ()) = tokio::join!(bounded, flush(shared), api::write(writer, ordered, stop.clone()));
     // The thread looks at `stop` several times a second.
     if !matches!(tokio::task::spawn_blocking(move || reader.join()).await, Ok(Ok(()))) {
         warn!("the thread that reads for the dashboard panicked");
@@ -98,6 +113,7 @@ fn router(shared: Shared) -> Router {
         .route("/api/alerts", get(async |State(shared): State<Shared>| Json(shared.board().alerts())))
         .route("/api/incidents", get(async |State(shared): State<Shared>| Json(shared.board().incidents())))
         .route("/api/windows", get(async |State(shared): State<Shared>| Json(shared.board().windows())))
+        .merge(api::routes(shared.clone()))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(shared)

@@ -9,7 +9,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::message::{BorrowedMessage, DeliveryResult};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
@@ -26,7 +26,7 @@ pub(crate) fn client_config(kafka: &Kafka) -> anyhow::Result<ClientConfig> {
     Ok(config)
 }
 
-/// A producer that keeps trying until a record is acknowledged.
+/// A producer that keeps trying until a record is acknowledged, or its time is up where it has one.
 pub(crate) struct Producer {
     producer: ThreadedProducer<Acknowledge>,
 }
@@ -48,9 +48,15 @@ impl ProducerContext for Acknowledge {
 
 impl Producer {
     pub(crate) fn new(kafka: &Kafka) -> anyhow::Result<Producer> {
-        let mut config = client_config(kafka)?;
         // A timeout of 0 is none: nothing else can be done with a record than try again.
-        config.set("enable.idempotence", "true").set("linger.ms", "0").set("message.timeout.ms", "0");
+        Producer::with_timeout(kafka, Duration::ZERO)
+    }
+
+    /// A producer for somebody who waits for the outcome: after `timeout` it is an error.
+    pub(crate) fn with_timeout(kafka: &Kafka, timeout: Duration) -> anyhow::Result<Producer> {
+        let mut config = client_config(kafka)?;
+        config.set("enable.idempotence", "true").set("linger.ms", "0");
+        config.set("message.timeout.ms", timeout.as_millis().to_string());
         let producer = config.create_with_context(Acknowledge).context("creating a Kafka producer")?;
         Ok(Producer { producer })
     }
@@ -73,7 +79,7 @@ impl Producer {
 }
 
 /// Reads a topic from its beginning to its present end. Blocks.
-pub(crate) fn read_all(kafka: &Kafka, topic: &str, mut each: impl FnMut(&[u8], Option<&[u8]>)) -> anyhow::Result<()> {
+pub(crate) fn read_all(kafka: &Kafka, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) -> anyhow::Result<()> {
     let mut config = client_config(kafka)?;
     // The group is not joined; librdkafka wants a name all the same.
     config.set("group.id", kafka.group_of("reader")).set("enable.auto.commit", "false");
@@ -91,7 +97,7 @@ pub(crate) fn read_all(kafka: &Kafka, topic: &str, mut each: impl FnMut(&[u8], O
     consumer.assign(&assignment)?;
     while !unfinished.is_empty() {
         match consumer.poll(TIMEOUT) {
-            Some(Ok(message)) => each(message.key().unwrap_or_default(), message.payload()),
+            Some(Ok(message)) => each(&message),
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 unfinished.remove(&partition);
             }

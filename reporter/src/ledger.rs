@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bongsu_schemas::kafka::Kafka;
 use bongsu_schemas::window::rfc3339;
 use chrono::{DateTime, TimeDelta, Utc};
+use rdkafka::message::{BorrowedMessage, Message};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -19,7 +20,7 @@ const KEEP: TimeDelta = TimeDelta::days(60);
 pub(crate) struct Entry {
     pub(crate) id: String,
     pub(crate) kind: Kind,
-    /// Slack channel as configured, or the owner's name for mail.
+    /// Slack channel as configured, the owner's name for mail, or who took an incident.
     pub(crate) channel: String,
     /// Slack's id of the channel and name of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,6 +41,8 @@ pub(crate) enum Kind {
     AlertMail,
     WeeklyDigest,
     WeeklyMail,
+    /// Not a message: the incident was published with who took it.
+    Acknowledgement,
 }
 
 impl Kind {
@@ -50,6 +53,7 @@ impl Kind {
             Kind::AlertMail => "alert-mail",
             Kind::WeeklyDigest => "weekly-digest",
             Kind::WeeklyMail => "weekly-mail",
+            Kind::Acknowledgement => "acknowledgement",
         }
     }
 }
@@ -70,7 +74,9 @@ impl Ledger {
         let (kafka, name) = (kafka.clone(), topic.clone());
         let read = tokio::task::spawn_blocking(move || {
             let mut entries = BTreeMap::new();
-            read_all(&kafka, &name, |key, value| take(&mut entries, key, value)).map(|()| entries)
+            let each =
+                |record: &BorrowedMessage<'_>| take(&mut entries, record.key().unwrap_or_default(), record.payload());
+            read_all(&kafka, &name, each).map(|()| entries)
         });
         let mut entries = read.await??;
         let old: Vec<String> =

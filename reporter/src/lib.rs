@@ -4,13 +4,15 @@
 //!
 //! - [`config`]: its sections of the configuration;
 //! - `pipeline`: from `bongsu.alerts` to people, on one screen;
-//! - [`incidents`], [`routing`], `silences`, [`slack::message`]: which alerts belong together, who is told, and in which words (pure);
-//! - `feed`, `follower`, `call_feed`, `commands`, `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
+//! - [`incidents`], `acknowledgements`, [`routing`], [`silences`], [`slack::message`]: which alerts belong together, who has taken them, who is
+//!   told, and in which words (pure);
+//! - `feed`, `follower`, `call_feed`, [`commands`], `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
 //! - [`weekly`]: the weekly exception report;
 //! - [`dashboard`]: the page.
 
+mod acknowledgements;
 mod call_feed;
-mod commands;
+pub mod commands;
 pub mod config;
 pub mod dashboard;
 mod delivery;
@@ -25,7 +27,7 @@ mod ledger;
 mod mail;
 mod pipeline;
 pub mod routing;
-mod silences;
+pub mod silences;
 pub mod slack;
 pub mod weekly;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bongsu_schemas::key::stable_id;
+use bongsu_schemas::services::Owner;
 use chrono::Utc;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message, MultiPart, SinglePart};
@@ -22,7 +23,7 @@ use crate::error::DeliveryError;
 use crate::events;
 use crate::incidents::{Incident, IncidentAlert};
 use crate::ledger::{Entry, Kind, Ledger};
-use crate::routing::route;
+use crate::routing::{Question, route};
 use crate::slack::message::{cut, one_line};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,7 +101,8 @@ impl Mail {
     }
 }
 
-/// Sends alerts of the highest severity to owners who want them by e-mail: once for each incident and owner, when it begins.
+/// Sends alerts by e-mail: those of the highest severity to owners who want it, and others where a route says so. Once for each incident and
+/// list of addresses, when it begins.
 pub(crate) struct AlertMails {
     from: String,
     ledger: Ledger,
@@ -123,9 +125,9 @@ impl AlertMails {
     pub(crate) fn tell(&mut self, incident: &Incident, alerts: &[&IncidentAlert], config: &Config) {
         for alert in alerts.iter().filter(|alert| alert.resolved.is_none()) {
             let firing = &alert.firing;
-            let route = route(&config.services, firing.service.as_deref(), firing.severity);
+            let route = route(&config.services, config.zone, Question::of(firing));
             let Some(owner) = route.owner.filter(|_| !route.email.is_empty()) else { continue };
-            let id = stable_id(["alert-mail", &incident.record.incident_id, owner.display_name()]);
+            let id = mail_id(&incident.record.incident_id, owner, route.email);
             if self.ledger.get(&id).is_some() || !self.enqueued.insert(id.clone()) {
                 continue;
             }
@@ -159,6 +161,13 @@ impl AlertMails {
             self.worker.abort();
         }
     }
+}
+
+/// The mail's id; the owner's own addresses have the owner's name in it, as they had before there were routes.
+fn mail_id(incident_id: &str, owner: &Owner, addresses: &[String]) -> String {
+    let to_owner = ["alert-mail", incident_id, owner.display_name()];
+    let to_others = addresses.iter().map(String::as_str).filter(|_| addresses != owner.email);
+    stable_id(to_owner.into_iter().chain(to_others))
 }
 
 async fn send_alerts(
@@ -226,6 +235,17 @@ mod tests {
         }
         assert!(head.contains("List-Unsubscribe: <mailto:bongsu@example.com?subject=unsubscribe>"), "{head}");
         assert_eq!(message.envelope().to().len(), 2);
+    }
+
+    /// Guarantees: an owner's mail of an incident is the one that it was before there were routes; other addresses have mails of their own.
+    #[test]
+    fn ids() {
+        let list = |address: &str| vec![address.to_owned()];
+        let owner = Owner { name: Some("order".to_owned()), email: list("a@example.com"), ..Owner::default() };
+        let id = |address| mail_id("incident", &owner, &list(address));
+        assert_eq!(id("a@example.com"), stable_id(["alert-mail", "incident", "order"]));
+        assert_ne!(id("b@example.com"), id("a@example.com"));
+        assert_ne!(id("b@example.com"), id("c@example.com"));
     }
 
     /// Guarantees: a wrong address is an error that names it, not a panic.

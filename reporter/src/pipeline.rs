@@ -6,16 +6,17 @@
 //! bongsu.alerts ─► correlate ─► bongsu.incidents ─► commit offset
 //!                      └─► not silenced ─► one queue for each channel ─► Slack ─► bongsu.notifications (the ledger)
 //! bongsu.commands ─► silences ──┘
+//!         └─► acknowledgements ─► bongsu.incidents, Slack
 //! ```
 //!
-//! All state follows from the alerts, the incidents and the ledger: on a start, and whenever the partitions come to this process, the
-//! alerts are read from the beginning, each joins the incident that it was published in, and what the ledger lacks is sent. A committed
-//! offset only says which incidents need not be published again.
+//! All state follows from the alerts, the incidents, the commands and the ledger: on a start, and whenever the partitions come to this
+//! process, the alerts are read from the beginning, each joins the incident that it was published in, and what the ledger lacks is sent. A
+//! committed offset only says which incidents need not be published again; of acknowledgements, the ledger says it.
 //!
 //! - R1: nobody is told twice: ids are deterministic, and where the ledger may lack an entry the channel is searched (see [`crate::delivery`]).
 //! - R2: nothing here waits for Slack, so that no channel holds up another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,21 +27,23 @@ use bongsu_schemas::health::Health;
 use bongsu_schemas::incident::IncidentRecord;
 use bongsu_schemas::key::stable_id;
 use chrono::{DateTime, TimeDelta, Utc};
+use rdkafka::message::Message;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::acknowledgements::Acknowledgements;
 use crate::call_feed::{self, Heard};
-use crate::commands;
+use crate::commands::{self, Given};
 use crate::config::Config;
 use crate::delivery::{Deliveries, Notification};
 use crate::events;
 use crate::feed::{AlertFeed, Feed, PART};
-use crate::incidents::{Correlator, Incident, IncidentAlert, IncidentChange, Published};
+use crate::incidents::{Correlator, Incident, IncidentAlert, Published};
 use crate::kafka::{Producer, read_all};
-use crate::ledger::{Kind, Ledger};
+use crate::ledger::{Entry, Kind, Ledger};
 use crate::mail::{AlertMails, Mailer};
-use crate::routing::route;
+use crate::routing::{Question, route};
 use crate::silences::Silences;
 use crate::slack::client::Client;
 use crate::slack::message::{self, Context as MessageContext};
@@ -68,32 +71,28 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
     let mut feed = AlertFeed::spawn(&config.kafka, health.clone())?;
     let (mut commands, commands_thread) = commands::follow(&config.kafka)?;
     let (mut calls, calls_thread) = call_feed::follow(&config.kafka)?;
-    let (correlator, silences) = (Correlator::default(), Silences::default());
-    let mut reporter =
-        Reporter { config, slack, mailer, producer, health, correlator, calls_read: false, silences, live: None };
+    let mut reporter = Reporter::new(config, slack, mailer, producer, health);
     loop {
         let next = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            Some(command) = commands.recv() => {
-                reporter.obey(&command);
-                continue;
-            }
+            Some(given) = commands.recv() => Next::Command(given),
             Some(heard) = calls.recv() => {
                 reporter.learn(heard);
                 continue;
             }
-            next = feed.next() => next.context("the thread that reads alerts ended")?,
+            next = feed.next() => Next::Feed(next.context("the thread that reads alerts ended")?),
         };
         let step = async {
             match next {
-                Feed::Assigned => reporter.begin(&mut calls).await,
-                Feed::Record { partition, offset, payload, handled } => {
+                Next::Command(given) => reporter.obey(&given).await?,
+                Next::Feed(Feed::Assigned) => reporter.begin(&mut calls).await,
+                Next::Feed(Feed::Record { partition, offset, payload, handled }) => {
                     reporter.take(partition, offset, &payload, handled).await?;
                     feed.handled(partition, offset);
                 }
-                Feed::CaughtUp => reporter.go_live().await,
-                Feed::Revoked => reporter.stand_by().await,
+                Next::Feed(Feed::CaughtUp) => reporter.go_live().await?,
+                Next::Feed(Feed::Revoked) => reporter.stand_by().await,
             }
             anyhow::Ok(())
         };
@@ -112,6 +111,12 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
     Ok(())
 }
 
+/// What the reporter wakes up for.
+enum Next {
+    Command(Given),
+    Feed(Feed),
+}
+
 struct Reporter {
     config: Arc<Config>,
     slack: Option<Arc<Client>>,
@@ -122,6 +127,11 @@ struct Reporter {
     /// The calls of the last hour are known.
     calls_read: bool,
     silences: Silences,
+    acknowledgements: Acknowledgements,
+    /// The next offset of each partition of the commands: they are read whole at times, and followed besides.
+    next_commands: BTreeMap<i32, i64>,
+    /// Whether acknowledgements have been applied since the alerts were begun.
+    are_acknowledged: bool,
     /// Present while this process is the one that tells people.
     live: Option<Live>,
 }
@@ -135,6 +145,29 @@ struct Live {
 }
 
 impl Reporter {
+    fn new(
+        config: Arc<Config>,
+        slack: Option<Arc<Client>>,
+        mailer: Option<Arc<Mailer>>,
+        producer: Arc<Producer>,
+        health: Health,
+    ) -> Reporter {
+        Reporter {
+            config,
+            slack,
+            mailer,
+            producer,
+            health,
+            correlator: Correlator::default(),
+            calls_read: false,
+            silences: Silences::default(),
+            acknowledgements: Acknowledgements::default(),
+            next_commands: BTreeMap::new(),
+            are_acknowledged: false,
+            live: None,
+        }
+    }
+
     /// Forgets what it knew but for who calls whom and what was published; the records from the beginning follow.
     async fn begin(&mut self, calls: &mut Receiver<Heard>) {
         self.stand_by().await;
@@ -161,6 +194,9 @@ impl Reporter {
         }
         let known = std::mem::take(self.correlator.calls());
         self.correlator = Correlator::new(published, known);
+        self.acknowledgements.begin_anew();
+        self.are_acknowledged = false;
+        self.read_commands().await;
     }
 
     /// Takes what windows tell of calls.
@@ -187,17 +223,22 @@ impl Reporter {
             }
         };
         events::alert_taken();
+        if !handled && !self.are_acknowledged {
+            // What is published from here on says who took it, and counts on from there.
+            self.acknowledgements.apply_to(&mut self.correlator);
+            self.are_acknowledged = true;
+        }
         for change in self.correlator.apply(&alert) {
             if !handled {
-                self.publish(&change).await?;
+                self.publish(&change.incident).await?;
             }
             self.tell(&change.incident, false);
         }
         Ok(())
     }
 
-    async fn publish(&self, change: &IncidentChange) -> anyhow::Result<()> {
-        let record = &change.incident.record;
+    async fn publish(&self, incident: &Incident) -> anyhow::Result<()> {
+        let record = &incident.record;
         let value = serde_json::to_string(record)?;
         self.producer.send(&self.config.kafka.topics().incidents(), &record.incident_id, Some(&value)).await?;
         events::incident_published(&record.incident_id, record.sequence);
@@ -205,7 +246,7 @@ impl Reporter {
     }
 
     /// Compares what there is with what was sent, and sends the rest.
-    async fn go_live(&mut self) {
+    async fn go_live(&mut self) -> anyhow::Result<()> {
         let ledger = loop {
             match Ledger::load(&self.config.kafka, Arc::clone(&self.producer), Utc::now()).await {
                 Ok(ledger) => break ledger,
@@ -217,45 +258,97 @@ impl Reporter {
                 }
             }
         };
-        // Silences first: the follower's thread may be behind.
-        match commands::read(&self.config.kafka).await {
-            Ok(commands) => {
-                for command in &commands {
-                    self.silences.apply(command);
-                }
-            }
-            Err(error) => {
-                warn!(error = format!("{error:#}"), "silences cannot be read yet; they hold from when they can")
-            }
-        }
+        // First: the follower's thread may be behind.
+        self.read_commands().await;
+        self.acknowledgements.apply_to(&mut self.correlator);
+        self.are_acknowledged = true;
         let deliveries = self.slack.clone().map(|client| Deliveries::new(client, ledger.clone()));
         let from = self.config.reports.weekly.as_ref().map(|weekly| weekly.from.clone());
         let mailer = self.mailer.clone().zip(from);
         let alert_mails = mailer.map(|(mailer, from)| AlertMails::new(mailer, from, ledger.clone()));
         let weekly = WeeklySender::spawn(&self.config, self.slack.clone(), self.mailer.clone(), ledger.clone());
         self.live = Some(Live { ledger, deliveries, alert_mails, weekly });
+        self.publish_acknowledged().await?;
         let now = Utc::now();
-        let is_news = |incident: &Incident| {
-            incident.is_open() || incident.changed_at().is_some_and(|at| now - at < NO_NEWS_AFTER)
-        };
         let news: Vec<Arc<Incident>> =
-            self.correlator.incidents().filter(|incident| is_news(incident)).cloned().collect();
+            self.correlator.incidents().filter(|incident| is_news(incident, now)).cloned().collect();
         info!(incidents = news.len(), "telling people from now on");
         for incident in news {
             self.tell(&incident, true);
         }
         self.health.ready(PART);
+        Ok(())
     }
 
-    /// Takes a command. What is no longer silenced, and still fires, is told.
-    fn obey(&mut self, command: &Command) {
-        if self.silences.apply(command) {
+    /// Takes all commands that are there.
+    async fn read_commands(&mut self) {
+        match commands::read(&self.config.kafka).await {
+            Ok(commands) => commands.iter().for_each(|given| {
+                self.note(given);
+            }),
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "commands cannot be read yet; they hold from when they can");
+            }
+        }
+    }
+
+    /// Takes a command, once. True if silences changed.
+    fn note(&mut self, given: &Given) -> bool {
+        let next = self.next_commands.entry(given.partition).or_default();
+        if given.offset < *next {
+            return false;
+        }
+        *next = given.offset + 1;
+        if let Command::Acknowledge { incident_id, by } = &given.command {
+            self.acknowledgements.add(incident_id, by, given.at);
+        }
+        self.silences.apply(&given.command)
+    }
+
+    /// Does what a command says. What is no longer silenced, and still fires, is told.
+    async fn obey(&mut self, given: &Given) -> anyhow::Result<()> {
+        if self.note(given) {
             let open: Vec<Arc<Incident>> =
                 self.correlator.incidents().filter(|incident| incident.is_open()).cloned().collect();
             for incident in open {
                 self.tell(&incident, true);
             }
         }
+        if self.live.is_none() {
+            // The alerts come first.
+            return Ok(());
+        }
+        let changes = self.acknowledgements.apply_to(&mut self.correlator);
+        if let Command::Acknowledge { incident_id, .. } = &given.command
+            && !self.correlator.incidents().any(|incident| incident.record.incident_id == *incident_id)
+        {
+            warn!(incident_id, "somebody takes an incident that is not known");
+        }
+        self.publish_acknowledged().await?;
+        let now = Utc::now();
+        for change in changes.iter().filter(|change| is_news(&change.incident, now)) {
+            self.tell(&change.incident, false);
+        }
+        Ok(())
+    }
+
+    /// Publishes the incidents that somebody took, as far as the ledger does not say that they have been.
+    async fn publish_acknowledged(&self) -> anyhow::Result<()> {
+        let Some(Live { ledger, .. }) = &self.live else { return Ok(()) };
+        for acknowledgement in self.acknowledgements.applied() {
+            let id = acknowledgement.id();
+            if ledger.get(&id).is_some() {
+                continue;
+            }
+            let is_it = |incident: &&Arc<Incident>| incident.record.incident_id == acknowledgement.incident_id;
+            let Some(incident) = self.correlator.incidents().find(is_it) else { continue };
+            self.publish(incident).await?;
+            let (channel, sequence) = (acknowledgement.by.clone(), incident.record.sequence);
+            let kind = Kind::Acknowledgement;
+            let entry = Entry { id, kind, channel, channel_id: None, ts: None, sequence, sent_at: Utc::now() };
+            ledger.record(entry).await?;
+        }
+        Ok(())
     }
 
     /// Puts an incident's messages into the channels' queues; nothing while the past is being read.
@@ -302,8 +395,8 @@ async fn published(config: &Config) -> anyhow::Result<Published> {
     let kafka = config.kafka.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let mut published = Published::default();
-        read_all(&kafka, &kafka.topics().incidents(), |_, value| {
-            match value.map(serde_json::from_slice::<IncidentRecord>).transpose() {
+        read_all(&kafka, &kafka.topics().incidents(), |record| {
+            match record.payload().map(serde_json::from_slice::<IncidentRecord>).transpose() {
                 Ok(Some(record)) => published.take(&record),
                 Ok(None) => {}
                 Err(error) => warn!(%error, "a record of the incidents cannot be read and is passed over"),
@@ -312,6 +405,11 @@ async fn published(config: &Config) -> anyhow::Result<Published> {
         Ok(published)
     });
     reading.await?
+}
+
+/// Whether people want to hear of it still.
+fn is_news(incident: &Incident, now: DateTime<Utc>) -> bool {
+    incident.is_open() || incident.changed_at().is_some_and(|at| now - at < NO_NEWS_AFTER)
 }
 
 /// One message for each channel that is to know of an incident: of its alerts that are not muted, or of all where the channel was told
@@ -325,10 +423,13 @@ fn notifications(
 ) -> Vec<Notification> {
     let mut channels: BTreeMap<&str, Vec<&IncidentAlert>> = BTreeMap::new();
     for alert in &incident.alerts {
-        let service = alert.firing.service.as_deref();
-        match route(&config.services, service, alert.firing.severity).channel {
-            Some(channel) => channels.entry(channel).or_default().push(alert),
-            None => events::nobody_to_tell(service, &incident.record.incident_id),
+        let route = route(&config.services, config.zone, Question::of(&alert.firing));
+        if route.channels.is_empty() && !route.is_nobody_on_purpose() {
+            events::nobody_to_tell(route.question.service, &incident.record.incident_id);
+        }
+        // A channel that is named twice is told once.
+        for channel in route.channels.iter().collect::<BTreeSet<_>>() {
+            channels.entry(channel).or_default().push(alert);
         }
     }
     let since = incident.first_fired_at().unwrap_or(DateTime::UNIX_EPOCH) - CLOCK_SKEW;

@@ -1,7 +1,9 @@
-use bongsu_schemas::alert::AlertStatus::Firing;
+use bongsu_schemas::alert::AlertStatus::{Firing, Resolved};
 use bongsu_schemas::history::History;
 use bongsu_schemas::kafka::Kafka;
 use bongsu_schemas::services::{Owner, Service, Services};
+
+use serde_json::json;
 
 use super::*;
 use crate::config::{Dashboard, Reports};
@@ -9,7 +11,7 @@ use crate::incidents::tests::alert;
 
 fn config() -> Config {
     let service = |channel: &str| {
-        let owner = Owner { name: None, slack: Some(channel.to_owned()), email: Vec::new(), alert_email: false };
+        let owner = Owner { slack: Some(channel.to_owned().into()), ..Owner::default() };
         Service { owner: Some(owner), ..Service::default() }
     };
     let services = ["order", "payment"].map(|name| (name.to_owned(), service(&format!("#{name}"))));
@@ -77,4 +79,68 @@ fn each_channel_learns_of_the_cause() {
         let line = "Likely cause: payment · affected: order";
         assert_eq!(notification.message.blocks[2]["elements"][0]["text"], line, "{}", notification.channel);
     }
+}
+
+/// An owner whose alerts go to `#order`, of staging to nobody, and of severity 5 to two more channels, one of them named twice.
+fn routed_config() -> Config {
+    let services: Services = serde_json::from_value(json!({
+        "order": { "owner": { "slack": "#order", "routes": [
+            { "environment": "staging", "slack": [] },
+            { "severity": 5, "slack": ["#order", "#incidents", "#incidents", "#cto"] },
+            { "rule": "heap", "hours": "21:00-22:00", "slack": "#jvm" },
+        ] } },
+    }))
+    .unwrap();
+    Config {
+        kafka: serde_json::from_value(json!({ "brokers": "localhost:9092" })).unwrap(),
+        services,
+        slack: None,
+        smtp: None,
+        reports: Reports::default(),
+        history: History::default(),
+        dashboard: Dashboard::default(),
+        zone: chrono_tz::Asia::Seoul,
+    }
+}
+
+/// Channels with the text of their message.
+fn messages_of(correlator: &Correlator, muted: &dyn Fn(&IncidentAlert) -> bool) -> Vec<(String, String)> {
+    let config = routed_config();
+    let incident = correlator.incidents().next().unwrap();
+    let notifications = notifications(incident, muted, &|_| false, &config, false);
+    notifications.into_iter().map(|notification| (notification.channel, notification.message.text)).collect()
+}
+
+/// Scenario: alerts of one incident that go to several channels, to nobody, and to a channel at an hour that is over when they are
+/// resolved (noon in UTC is 21:00 in Seoul).
+/// Guarantees: one message for each channel, with all alerts that go there and no others; the end is told where the beginning was.
+#[test]
+fn one_message_for_each_channel() {
+    let mut correlator = Correlator::default();
+    let mut staging = alert("staging", Some("order"), Firing, 1);
+    staging.key.insert("environment".to_owned(), json!("staging"));
+    let mut severe = alert("errors", Some("order"), Firing, 2);
+    severe.severity = 5;
+    let heap = alert("heap", Some("order"), Firing, 59);
+    for record in [&staging, &severe, &alert("latency", Some("order"), Firing, 3), &heap] {
+        correlator.apply(record);
+    }
+    let nobody_is_muted = |_: &IncidentAlert| false;
+    let channels =
+        |told: &[(String, String)]| told.iter().map(|(channel, _)| channel.clone()).collect::<Vec<_>>().join(" ");
+    let messages = messages_of(&correlator, &nobody_is_muted);
+    assert_eq!(channels(&messages), "#cto #incidents #jvm #order");
+    let text_in = |messages: &[(String, String)], name: &str| {
+        messages.iter().find(|(channel, _)| channel == name).map(|(_, text)| text.clone()).unwrap()
+    };
+    assert_eq!(text_in(&messages, "#incidents"), "🔥🔥🔥🔥🔥 order: errors summary");
+    assert_eq!(text_in(&messages, "#order"), "🔥🔥🔥🔥🔥 order: errors summary (+1)");
+    assert_eq!(text_in(&messages, "#jvm"), "🔥🔥🔥 order: heap summary");
+
+    let is_severe = |alert: &IncidentAlert| alert.firing.severity == 5;
+    assert_eq!(channels(&messages_of(&correlator, &is_severe)), "#jvm #order");
+
+    correlator.apply(&alert("heap", Some("order"), Resolved, 120));
+    let messages = messages_of(&correlator, &nobody_is_muted);
+    assert_eq!(text_in(&messages, "#jvm"), "✅ Resolved: order: heap summary");
 }

@@ -1,126 +1,155 @@
-//! Who is told about an alert, and why.
+//! Who is told about an alert, and why. Pure.
+//!
+//! - Q1: the answer depends on the record that fired and on the configuration, not on the clock, so that live and replay agree and the end
+//!   of an alert is told where its beginning was.
 
 use std::fmt;
 
+use bongsu_schemas::alert::AlertRecord;
+use bongsu_schemas::routes::RouteEntry;
 use bongsu_schemas::services::{FALLBACK, Owner, Services};
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 
 /// The severity from which owners with `alert_email: true` get an e-mail beside the Slack message.
 pub const EMAIL_SEVERITY: u8 = 5;
 
-/// Where an alert goes. Its `Display` explains it, line by line, as `bongsu route` prints it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route<'a> {
-    /// The service that was asked about; none for a view without a service.
+/// What decides where an alert goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question<'a> {
+    /// The service that it concerns; none for a view without a service.
     pub service: Option<&'a str>,
     /// 1 to 5 fires.
     pub severity: u8,
+    /// Its group key `environment`.
+    pub environment: Option<&'a str>,
+    /// The rule that fired.
+    pub rule: Option<&'a str>,
+    /// Event time: the end of the window that fired.
+    pub at: DateTime<Utc>,
+}
+
+impl<'a> Question<'a> {
+    /// What the record that fired asks.
+    pub fn of(firing: &'a AlertRecord) -> Question<'a> {
+        Question {
+            service: firing.service.as_deref(),
+            severity: firing.severity,
+            environment: firing.key.get("environment").and_then(|environment| environment.as_str()),
+            rule: Some(&firing.rule),
+            at: firing.window_end,
+        }
+    }
+}
+
+/// Where an alert goes. Its `Display` explains it, line by line, as `bongsu route` prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route<'a> {
+    /// What was asked.
+    pub question: Question<'a>,
+    /// The zone in which hours are read.
+    pub zone: Tz,
     /// Who is told; nobody if neither the service nor `"*"` has an owner.
     pub owner: Option<&'a Owner>,
     /// Entry of `services` that decided.
     pub entry: Option<&'a str>,
-    /// Slack channel.
-    pub channel: Option<&'a str>,
+    /// Entry of the owner's `routes` that decided, with its index; none where the owner's own channels hold.
+    pub decided: Option<(usize, &'a RouteEntry)>,
+    /// Slack channels.
+    pub channels: &'a [String],
     /// Addresses that get the alert by e-mail.
     pub email: &'a [String],
 }
 
-/// Decides where alerts of `service` with `severity` go.
-pub fn route<'a>(services: &'a Services, service: Option<&'a str>, severity: u8) -> Route<'a> {
-    let ownership = services.owner_of(service);
+/// Decides where an alert goes. Hours are read in `zone`.
+pub fn route<'a>(services: &'a Services, zone: Tz, question: Question<'a>) -> Route<'a> {
+    let ownership = services.owner_of(question.service);
     let owner = ownership.map(|ownership| ownership.owner);
-    let wants_email = |owner: &&Owner| owner.alert_email && severity >= EMAIL_SEVERITY;
+    let mut routes = owner.into_iter().flat_map(|owner| &owner.routes).enumerate();
+    let decided = routes.find(|(_, entry)| fits(entry, zone, &question));
+    let decided_entry = decided.map(|(_, entry)| entry);
+    let own_channels = owner.map_or(&[][..], Owner::channels);
+    let wants_email = |owner: &&Owner| owner.alert_email && question.severity >= EMAIL_SEVERITY;
+    let own_email = owner.filter(wants_email).map_or(&[][..], |owner| owner.email.as_slice());
     Route {
-        service,
-        severity,
+        question,
+        zone,
         owner,
         entry: ownership.map(|ownership| ownership.entry),
-        channel: owner.and_then(|owner| owner.slack.as_deref()),
-        email: owner.filter(wants_email).map_or(&[], |owner| owner.email.as_slice()),
+        decided,
+        channels: decided_entry.and_then(|entry| entry.slack.as_ref()).map_or(own_channels, |slack| slack.0.as_slice()),
+        email: match decided_entry {
+            Some(entry) if entry.tells_nobody() => &[],
+            Some(RouteEntry { email: Some(email), .. }) => email,
+            _ => own_email,
+        },
+    }
+}
+
+fn fits(entry: &RouteEntry, zone: Tz, question: &Question<'_>) -> bool {
+    let RouteEntry { severity, environment, hours, rule, slack: _, email: _ } = entry;
+    let names = |names: &[String], name: Option<&str>| name.is_some_and(|name| names.iter().any(|known| known == name));
+    severity.is_none_or(|severity| severity.contains(question.severity))
+        && environment.as_ref().is_none_or(|environment| names(&environment.0, question.environment))
+        && hours.is_none_or(|hours| hours.contains(question.at, zone))
+        && rule.as_ref().is_none_or(|rule| names(&rule.0, question.rule))
+}
+
+impl Route<'_> {
+    /// Whether the owner wants nobody to be told.
+    pub fn is_nobody_on_purpose(&self) -> bool {
+        self.decided.is_some_and(|(_, entry)| entry.tells_nobody())
+    }
+
+    /// Why it goes there.
+    pub fn because(&self) -> String {
+        let service = self.question.service.unwrap_or("(no service)");
+        let (Some(owner), Some(entry)) = (self.owner, self.entry) else {
+            return format!("neither services.\"{service}\" nor services.\"{FALLBACK}\" has an owner");
+        };
+        let mut why = if entry == FALLBACK && self.question.service != Some(FALLBACK) {
+            format!("services.\"{service}\" has no owner, so services.\"{FALLBACK}\" decides")
+        } else {
+            format!("services.\"{entry}\" has this owner")
+        };
+        match self.decided {
+            Some((index, entry)) => why.push_str(&format!("; its routes[{index}] fits first ({entry})")),
+            None if !owner.routes.is_empty() => why.push_str("; none of its routes fits"),
+            None => {}
+        }
+        let decides_email = self.decided.is_some_and(|(_, entry)| entry.email.is_some() || entry.tells_nobody());
+        match (owner.alert_email, self.email.is_empty()) {
+            _ if decides_email => {}
+            (true, true) if self.question.severity < EMAIL_SEVERITY => {
+                why.push_str(&format!("; alerts go by e-mail from severity {EMAIL_SEVERITY}"));
+            }
+            (false, _) if self.question.severity >= EMAIL_SEVERITY => {
+                why.push_str("; no e-mail because alert_email is not true");
+            }
+            _ => {}
+        }
+        why
     }
 }
 
 impl fmt::Display for Route<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let service = self.service.unwrap_or("(no service)");
-        writeln!(f, "service  {service}")?;
-        writeln!(f, "severity {}", self.severity)?;
-        let (Some(owner), Some(entry)) = (self.owner, self.entry) else {
-            writeln!(f, "owner    nobody")?;
-            return write!(f, "because  neither services.\"{service}\" nor services.\"{FALLBACK}\" has an owner");
-        };
-        writeln!(f, "owner    {}", owner.display_name())?;
-        writeln!(f, "slack    {}", self.channel.unwrap_or("(none)"))?;
-        let email = if self.email.is_empty() { "(none)".to_owned() } else { self.email.join(", ") };
-        writeln!(f, "email    {email}")?;
-        if entry == FALLBACK && self.service != Some(FALLBACK) {
-            write!(f, "because  services.\"{service}\" has no owner, so services.\"{FALLBACK}\" decides")?;
-        } else {
-            write!(f, "because  services.\"{entry}\" has this owner")?;
+        let Question { service, severity, environment, rule, at } = self.question;
+        let listed = |texts: &[String]| if texts.is_empty() { "(none)".to_owned() } else { texts.join(", ") };
+        writeln!(f, "service     {}", service.unwrap_or("(no service)"))?;
+        writeln!(f, "severity    {severity}")?;
+        writeln!(f, "environment {}", environment.unwrap_or("(none)"))?;
+        writeln!(f, "rule        {}", rule.unwrap_or("(none)"))?;
+        writeln!(f, "at          {}", at.with_timezone(&self.zone).format("%a %Y-%m-%d %H:%M:%S %Z"))?;
+        writeln!(f, "owner       {}", self.owner.map_or("nobody", Owner::display_name))?;
+        if self.owner.is_some() {
+            writeln!(f, "slack       {}", listed(self.channels))?;
+            writeln!(f, "email       {}", listed(self.email))?;
         }
-        match (owner.alert_email, self.email.is_empty()) {
-            (true, true) if self.severity < EMAIL_SEVERITY => {
-                write!(f, "; alerts go by e-mail from severity {EMAIL_SEVERITY}")
-            }
-            (false, _) if self.severity >= EMAIL_SEVERITY => write!(f, "; no e-mail because alert_email is not true"),
-            _ => Ok(()),
-        }
+        write!(f, "because     {}", self.because())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use bongsu_schemas::services::Service;
-
-    use super::*;
-
-    fn services() -> Services {
-        let owner = |name: &str, alert_email| Owner {
-            name: Some(name.to_owned()),
-            slack: Some(format!("#{name}")),
-            email: vec![format!("{name}@example.com")],
-            alert_email,
-        };
-        let service = |owner| Service { owner, ..Service::default() };
-        Services(BTreeMap::from([
-            ("order-api".to_owned(), service(Some(owner("order", false)))),
-            ("pay-api".to_owned(), service(Some(owner("pay", true)))),
-            ("bare".to_owned(), service(None)),
-            ("*".to_owned(), service(Some(owner("platform", false)))),
-        ]))
-    }
-
-    /// Scenario: own owner, no own owner, unknown service, no service at all; severities around the e-mail's.
-    /// Guarantees: nobody else's channel is named, and the fallback gets what nobody owns.
-    #[test]
-    fn routes() {
-        let services = services();
-        #[rustfmt::skip]
-        let cases = [
-            (Some("order-api"), 5, "#order",    "order-api", 0),
-            (Some("pay-api"),   4, "#pay",      "pay-api",   0),
-            (Some("pay-api"),   5, "#pay",      "pay-api",   1),
-            (Some("bare"),      5, "#platform", "*",         0),
-            (Some("unknown"),   1, "#platform", "*",         0),
-            (None,              1, "#platform", "*",         0),
-        ];
-        for (service, severity, channel, entry, emails) in cases {
-            let route = route(&services, service, severity);
-            let got = (route.channel, route.entry, route.email.len());
-            assert_eq!(got, (Some(channel), Some(entry), emails), "{service:?} {severity}");
-        }
-        let nobody = Services::default();
-        assert_eq!(route(&nobody, Some("x"), 3).channel, None);
-    }
-
-    /// Scenario: what `bongsu route` prints.
-    /// Guarantees: it says who, where and why.
-    #[test]
-    fn explanations() {
-        let services = services();
-        let texts = [(Some("order-api"), 4), (Some("unknown"), 4), (Some("order-api"), 5), (Some("pay-api"), 4)];
-        let texts = texts.map(|(service, severity)| route(&services, service, severity).to_string());
-        insta::assert_snapshot!(texts.join("\n\n"));
-    }
-}
+#[path = "routing_tests.rs"]
+mod tests;

@@ -52,7 +52,7 @@ pub struct IncidentRecord {
 /// One line of an incident's story.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TimelineEntry {
-    /// Event time.
+    /// Event time; wall clock for what people did.
     #[serde(with = "rfc3339")]
     pub at: DateTime<Utc>,
     /// What happened.

@@ -7,7 +7,7 @@
 //! - [`window`], [`alert`], [`incident`], [`command`]: the records that Bongsu writes and reads;
 //! - [`topics`]: names and settings of Bongsu's own topics;
 //! - [`dead_letter`]: headers and reasons of records that could not be used;
-//! - [`kafka`], [`services`], [`history`], [`duration`]: configuration that more than one crate reads;
+//! - [`kafka`], [`services`], [`routes`], [`history`], [`duration`], [`hours`]: configuration that more than one crate reads;
 //! - [`health`]: which parts of a process can do their work.
 
 pub mod alert;
@@ -16,10 +16,12 @@ pub mod dead_letter;
 pub mod duration;
 pub mod health;
 pub mod history;
+pub mod hours;
 pub mod incident;
 pub mod kafka;
 pub mod key;
 pub mod native;
+pub mod routes;
 pub mod services;
 pub mod tables;
 pub mod topics;

@@ -9,6 +9,8 @@ use serde_json::Value;
 use crate::alert::AlertLevel;
 use crate::key::GroupKey;
 
+use crate::routes::{OneOrMore, RouteEntry};
+
 /// Name of the entry that owns every service without an own entry.
 pub const FALLBACK: &str = "*";
 
@@ -58,22 +60,30 @@ pub struct Owner {
     /// Name of the team, for people.
     #[serde(default)]
     pub name: Option<String>,
-    /// Slack channel for alerts and digests: `#name` or a channel id.
+    /// Slack channel for alerts and digests: `#name` or a channel id. Of a list, alerts go to all, the digest to the first one.
     #[serde(default)]
-    pub slack: Option<String>,
+    pub slack: Option<OneOrMore>,
     /// Addresses for the weekly report.
     #[serde(default)]
     pub email: Vec<String>,
     /// Send alerts of severity 5 by e-mail too.
     #[serde(default)]
     pub alert_email: bool,
+    /// Alerts that go elsewhere. The first entry that fits decides; where none does, `slack`, `email` and `alert_email` hold.
+    #[serde(default)]
+    pub routes: Vec<RouteEntry>,
 }
 
 impl Owner {
-    /// The team's name, else its channel, else its first address.
+    /// The team's name, else its first channel, else its first address.
     pub fn display_name(&self) -> &str {
-        let addresses = || self.email.first().map(String::as_str);
-        self.name.as_deref().or(self.slack.as_deref()).or_else(addresses).unwrap_or("nobody")
+        let first = self.channels().first().or(self.email.first());
+        self.name.as_deref().or(first.map(String::as_str)).unwrap_or("nobody")
+    }
+
+    /// Channels for alerts that no route sends elsewhere; the first one is for digests, too.
+    pub fn channels(&self) -> &[String] {
+        self.slack.as_ref().map_or(&[], |slack| slack.0.as_slice())
     }
 }
 

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use bongsu_processor::plan::ViewPlan;
 use bongsu_processor::validate::plan_views;
-use bongsu_reporter::routing::route;
-use bongsu_schemas::services::FALLBACK;
+use bongsu_schemas::services::{FALLBACK, Owner};
 use serde_json::{Value, json};
 
-use super::load_config;
+use super::{load_config, one_or_list};
 use crate::cli::Check;
 use crate::config::Config;
 use crate::failure::Failure;
@@ -29,6 +28,19 @@ fn names(plan: &ViewPlan, columns: &[usize]) -> Vec<String> {
 fn routed_services(config: &Config) -> Vec<&str> {
     let own: BTreeSet<&str> = config.services.0.keys().map(String::as_str).filter(|name| *name != FALLBACK).collect();
     own.into_iter().chain(std::iter::once(FALLBACK)).collect()
+}
+
+fn owner_of<'a>(config: &'a Config, service: &str) -> Option<&'a Owner> {
+    config.services.owner_of(Some(service)).map(|ownership| ownership.owner)
+}
+
+/// The owner's own channels, and that there are others.
+fn channels(owner: &Owner) -> String {
+    let own = owner.channels().join(", ");
+    match owner.routes.len() {
+        0 => own,
+        routes => format!("{own} (and {routes} routes)").trim_start().to_owned(),
+    }
 }
 
 fn for_windows(rule: &bongsu_processor::config::Rule) -> String {
@@ -61,12 +73,13 @@ fn as_json(config: &Config, views: &[ViewPlan]) -> Value {
         })
     });
     let routing = routed_services(config).into_iter().map(|service| {
-        let route = route(&config.services, Some(service), 3);
+        let owner = owner_of(config, service);
         json!({
             "service": service,
-            "owner": route.owner.map(|owner| owner.display_name()),
-            "slack": route.channel,
-            "email": route.owner.map(|owner| owner.email.clone()).unwrap_or_default(),
+            "owner": owner.map(Owner::display_name),
+            "slack": one_or_list(owner.map_or(&[], Owner::channels)),
+            "email": owner.map(|owner| owner.email.clone()).unwrap_or_default(),
+            "routes": owner.map_or(0, |owner| owner.routes.len()),
         })
     });
     json!({
@@ -104,10 +117,10 @@ fn as_tables(config: &Config, views: &[ViewPlan]) -> String {
     let routing: Vec<[String; 4]> = routed_services(config)
         .into_iter()
         .map(|service| {
-            let route = route(&config.services, Some(service), 3);
-            let owner = route.owner.map_or("nobody", |owner| owner.display_name());
-            let email = route.owner.map(|owner| owner.email.join(", ")).unwrap_or_default();
-            [service.to_owned(), owner.to_owned(), route.channel.unwrap_or_default().to_owned(), email]
+            let owner = owner_of(config, service);
+            let name = owner.map_or("nobody", Owner::display_name);
+            let email = owner.map(|owner| owner.email.join(", ")).unwrap_or_default();
+            [service.to_owned(), name.to_owned(), owner.map(channels).unwrap_or_default(), email]
         })
         .collect();
     [

@@ -10,6 +10,7 @@
 mod defaults;
 mod mistake;
 mod model;
+mod owners;
 mod params;
 mod paths;
 mod schema;

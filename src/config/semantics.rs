@@ -6,13 +6,14 @@ use std::path::Path;
 use bongsu_ingest::config::TableDef;
 use bongsu_processor::config::{Rule, View};
 use bongsu_schemas::kafka::Kafka;
-use bongsu_schemas::services::{FALLBACK, Services};
+use bongsu_schemas::services::Services;
 use chrono_tz::{TZ_VARIANTS, Tz};
 use serde_json::Value;
 
 use super::Config;
 use super::defaults::{Defaults, table_of};
 use super::mistake::{Findings, KeyPath, shown, suggestion};
+use super::owners;
 use super::params;
 use super::paths::resolve_history;
 use super::sections::Sections;
@@ -29,8 +30,8 @@ pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findin
         Ok(url) => sections.history.url = url,
         Err(problem) => checker.findings.add(&at("history").key("url"), problem),
     }
-    checker.owners(&sections);
     let defaults = if sections.defaults { Defaults::read() } else { Defaults::default() };
+    owners::check(value, &sections, &defaults, checker.findings);
     checker.names(&sections, &defaults, &tables);
     params::check(value, &sections, &defaults, checker.findings);
     let plan = Plan::new(&sections, defaults, &tables);
@@ -151,70 +152,6 @@ impl Checker<'_> {
             self.findings.add(&at("time").key("zone"), problem);
         }
         zone.ok()
-    }
-
-    fn owners(&mut self, sections: &Sections) {
-        let mut unowned = Vec::new();
-        for (name, service) in &sections.services.0 {
-            let path = at("services").key(name).key("owner");
-            let channel = self.value["services"][name.as_str()]["owner"].get("slack");
-            let channel_path = path.clone().key("slack");
-            match service.owner.as_ref().and_then(|owner| owner.slack.as_deref()) {
-                None if channel.is_some_and(Value::is_null) => {
-                    let problem = "is empty: `#` begins a comment in YAML; put the channel in quotes: \"#channel\"";
-                    self.findings.add(&channel_path, problem);
-                }
-                Some(channel) if !is_channel(channel) => {
-                    let problem = format!("`{}` is no channel; write \"#name\" or a channel's id", shown(channel));
-                    self.findings.add(&channel_path, problem);
-                }
-                _ => {}
-            }
-            let addresses = service.owner.iter().flat_map(|owner| &owner.email);
-            for (index, address) in addresses.enumerate().filter(|(_, address)| !is_address(address)) {
-                let problem = format!("`{}` is no e-mail address; write name@example.com", shown(address));
-                self.findings.add(&path.clone().key("email").index(index), problem);
-            }
-            if service.owner.is_none() {
-                unowned.push(name);
-            }
-        }
-        if let Some(weekly) = sections.reports.weekly.as_ref().filter(|weekly| !is_address(&weekly.from)) {
-            let problem = format!("`{}` is no e-mail address; write bongsu@example.com", shown(&weekly.from));
-            self.findings.add(&at("reports").key("weekly").key("from"), problem);
-        }
-        self.reachable(sections, &unowned);
-    }
-
-    /// Whether anybody hears of anything.
-    fn reachable(&mut self, sections: &Sections, unowned: &[&String]) {
-        let services = &sections.services.0;
-        let has_fallback = services.get(FALLBACK).is_some_and(|fallback| fallback.owner.is_some());
-        for name in unowned.iter().filter(|name| !has_fallback && name.as_str() != FALLBACK) {
-            let text = "has no owner and there is no services.\"*\" either, so nobody is told about it";
-            self.findings.warn(&at("services").key(name.as_str()), text);
-        }
-        if !has_fallback && unowned.is_empty() && self.value.get("services").is_some() {
-            let text = "there is no entry \"*\", so nobody is told about services that are not listed";
-            self.findings.warn(&at("services"), text);
-        }
-        let owners = || services.values().filter_map(|service| service.owner.as_ref());
-        let has_channel = owners().any(|owner| owner.slack.is_some());
-        // Entries that could not be read may have one.
-        let all_read = self.value["services"].as_object().is_none_or(|entries| entries.len() == services.len());
-        if sections.slack.is_some() && !has_channel && all_read {
-            let problem =
-                "no owner has a channel; add services.\"*\".owner.slack: \"#channel\", or remove this section";
-            self.findings.add(&at("slack"), problem);
-        }
-        if self.value.get("slack").is_none() && has_channel {
-            let text = "owners have Slack channels, but there is no section `slack`, so nothing is posted";
-            self.findings.warn(&at("services"), text);
-        }
-        if self.value.get("smtp").is_none() && owners().any(|owner| !owner.email.is_empty()) {
-            let text = "owners have e-mail addresses, but there is no section `smtp`, so no e-mail is sent";
-            self.findings.warn(&at("services"), text);
-        }
     }
 
     /// Names of views and rules: unique, and known where they are used.
@@ -402,23 +339,6 @@ fn split_key(path: KeyPath, problem: &str) -> (KeyPath, String) {
 fn is_topic_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=249).contains(&text.len()) && text.chars().all(allowed) && text != "." && text != ".."
-}
-
-fn is_channel(text: &str) -> bool {
-    let is_id = text.len() >= 9 && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
-    let is_name = text.strip_prefix('#').is_some_and(|name| !name.is_empty() && !name.contains([' ', '#']));
-    is_name || (is_id && text.starts_with(['C', 'G', 'D']))
-}
-
-fn is_address(text: &str) -> bool {
-    let plain = match text.split_once('<') {
-        Some((_, rest)) => rest.trim_end().strip_suffix('>').unwrap_or_default(),
-        None => text,
-    };
-    let parts = plain.split_once('@');
-    let clean =
-        |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@');
-    parts.is_some_and(|(name, host)| clean(name) && clean(host))
 }
 
 /// What to write instead of a librdkafka property that Bongsu sets itself.

@@ -75,6 +75,29 @@ rules:
     assert!(off.views.is_empty() && off.rules.is_empty());
 }
 
+/// Scenario: a route without a condition before others; mail of alerts without a sender.
+/// Guarantees: what can never happen is said, and nothing else.
+#[test]
+fn what_is_probably_not_meant_is_said() {
+    let with = |owner: &str| {
+        let text = format!(
+            "{}slack: {{}}\nsmtp: {{ url: 'smtp://localhost:25' }}\n",
+            EVERYTHING.replace("name: Platform", owner)
+        );
+        load_text(&text).unwrap().warnings
+    };
+    let routes = "slack: '#a', routes: [ { severity: 5, slack: '#b' }, { slack: '#c' }, { severity: 4, slack: '#d' } ]";
+    let [warning] = &with(routes)[..] else { panic!("{:?}", with(routes)) };
+    assert!(
+        warning.contains("services.*.owner.routes[2]: warning: is never reached: routes[1] has no condition"),
+        "{warning}"
+    );
+    let last = "slack: '#a', routes: [ { severity: 5, slack: '#b' }, { slack: '#c' } ]";
+    assert_eq!(with(last), Vec::<String>::new());
+    let mailed = "slack: '#a', routes: [ { severity: 5, email: [ a@example.com ] } ]";
+    assert!(with(mailed)[0].contains("there is no reports.weekly.from"), "{:?}", with(mailed));
+}
+
 /// Scenario: a password in a librdkafka property that librdkafka refuses.
 /// Guarantees: it is in no message.
 #[test]

@@ -37,6 +37,29 @@ fn exit_codes() {
         (&["route", "team=x", "--config", "everything.yaml"], 2),
         (&["route", "severity=1", "severity=2", "--config", "everything.yaml"], 2),
         (&["route", "service=x", "--config", "../wrong/unknown-zone.yaml"], 1),
+        (&["route", "rule=x", "environment=staging", "at=2026-11-24T22:00:00+09:00", "--config", "routes.yaml"], 0),
+        (&["route", "at=tomorrow", "--config", "routes.yaml"], 2),
+        (&["route", "environment=", "--config", "routes.yaml"], 2),
+        (&["route", "rule=x", "rule=y", "--config", "routes.yaml"], 2),
+        (&["silence", "--for", "2h", "--config", "minimal.yaml"], 2),            // of what?
+        (&["silence", "service", "--config", "minimal.yaml"], 2),
+        (&["silence", "service=", "--config", "minimal.yaml"], 2),
+        (&["silence", "service=x", "service=y", "--config", "minimal.yaml"], 2),
+        (&["silence", "service=x", "--for", "soon", "--config", "minimal.yaml"], 2),
+        (&["silence", "service=x", "--until", "soon", "--config", "minimal.yaml"], 2),
+        (&["silence", "service=x", "--hours", "at night", "--config", "minimal.yaml"], 2),
+        (&["silence", "service=x", "--for", "1h", "--until", "2126-11-24T22:00:00Z", "--config", "minimal.yaml"], 2),
+        (&["silence", "service=x", "--until", "2006-11-24T22:00:00Z", "--config", "minimal.yaml"], 1),
+        (&["silence", "service=x", "--from", "2026-11-24T12:00:00Z", "--hours", "Sat 01:00-03:00", "--config", "minimal.yaml"], 1),
+        (&["silence", "service=~(", "--config", "minimal.yaml"], 1),
+        (&["silence", "service=x", "--by", " ", "--config", "minimal.yaml"], 1),
+        (&["silence", "service=x", "--config", "absent.yaml"], 1),
+        (&["silences", "--config", "absent.yaml"], 1),
+        (&["unsilence", "--config", "minimal.yaml"], 2),
+        (&["unsilence", "x", "--config", "absent.yaml"], 1),
+        (&["acknowledge", "--config", "minimal.yaml"], 2),
+        (&["acknowledge", " ", "--config", "minimal.yaml"], 1),
+        (&["acknowledge", "x", "--by", "a\nb", "--config", "minimal.yaml"], 1),
         (&["run", "--role", "ingest", "--config", "minimal.yaml"], 2),
         (&["run", "--role", "cook", "--config", "minimal.yaml"], 2),
         (&["run", "--config", "../wrong/unknown-zone.yaml"], 1),
@@ -72,6 +95,10 @@ fn help() {
         &["topics", "--help"],
         &["report", "--help"],
         &["route", "--help"],
+        &["silence", "--help"],
+        &["silences", "--help"],
+        &["unsilence", "--help"],
+        &["acknowledge", "--help"],
         &["replay", "--help"],
         &["config", "--help"],
     ] {
@@ -94,6 +121,56 @@ fn routes() {
     let output = bongsu(&["route", "service=nobody-knows", "--config", "everything.yaml"]);
     let explained = text(&output.stdout);
     assert!(explained.contains("#platform") && explained.contains("because"), "{explained}");
+}
+
+/// Scenario: where alerts go whose owner has routes: of staging, by day, at night, and one that no route fits.
+/// Guarantees: severity, environment, rule and time decide; one channel is text, several are a list, none is null; it says which entry.
+#[test]
+fn routed_by_conditions() {
+    let (day, night) = ("at=2026-11-24T12:00:00+09:00", "at=2026-11-24T22:00:00+09:00");
+    #[rustfmt::skip]
+    let cases: &[(&[&str], &str)] = &[
+        (&["severity=4", "environment=staging", day], r#"[null,[],0]"#),
+        (&["severity=4", day], r##"[["#order-oncall","#order-alerts"],[],1]"##),
+        (&["severity=5", night], r##"["#incidents",["cto@example.com"],2]"##),
+        (&["rule=slow-requests", night], r#"[null,[],3]"#),
+        (&["rule=slow-requests", day], r##"[["#order-alerts","#shop"],[],null]"##),
+    ];
+    for (alert, expected) in cases {
+        let fixed = ["route", "service=order-api", "--config", "routes.yaml", "--format", "json"];
+        let output = bongsu(&[&fixed[..], alert].concat());
+        let route: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let got = serde_json::json!([route["slack"], route["email"], route["route"]]);
+        assert_eq!(got.to_string(), *expected, "{alert:?}");
+        assert!(route["because"].as_str().unwrap().contains("routes"), "{route}");
+    }
+    let output = bongsu(&["route", "service=order-api", "environment=staging", night, "--config", "routes.yaml"]);
+    let explained = text(&output.stdout);
+    assert!(explained.contains("routes[0] fits first (environment staging)"), "{explained}");
+    assert!(explained.contains("Tue 2026-11-24 22:00:00 KST"), "{explained}");
+}
+
+/// Scenario: commands that need Kafka, which is not there.
+/// Guarantees: exit code 3 and the broker's address, within seconds; nothing on stdout.
+#[test]
+fn without_kafka_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("bongsu.yaml");
+    let content = "kafka: { brokers: '127.0.0.1:1' }\nsources: [ { topic: r, format: json, table: requests } ]\n\
+                   services: { '*': { owner: { name: P } } }\n";
+    std::fs::write(&config, content).unwrap();
+    let commands: [&[&str]; 4] = [&["silence", "service=x"], &["silences"], &["unsilence", "x"], &["acknowledge", "x"]];
+    let running = commands.map(|arguments| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bongsu"));
+        command.args(arguments).arg("--config").arg(&config).env_remove("BONGSU_LOG").env_remove("RUST_LOG");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    for (child, arguments) in running.into_iter().zip(commands) {
+        let output = child.wait_with_output().unwrap();
+        let complaint = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {complaint}");
+        assert!(complaint.contains("127.0.0.1:1") && output.stdout.is_empty(), "{arguments:?}: {complaint}");
+    }
 }
 
 /// Scenario: the reader of stdout has gone.

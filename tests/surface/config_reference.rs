@@ -104,7 +104,9 @@ impl<'a> Reference<'a> {
         }
         if node["items"].is_object() {
             let (kind, inner) = self.kind(self.resolve(&node["items"]));
-            return (format!("list of: {kind}"), inner.map(|(_, inner)| ("[]", inner)));
+            let or_one = node["type"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "string"));
+            let one = if or_one { format!("{kind} or ") } else { String::new() };
+            return (format!("{one}list of: {kind}"), inner.map(|(_, inner)| ("[]", inner)));
         }
         let kind = match &node["type"] {
             Value::String(name) => word(name).to_owned(),

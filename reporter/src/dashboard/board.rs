@@ -91,6 +91,11 @@ impl Board {
         }
     }
 
+    /// Whether the page shows the incident.
+    pub(crate) fn has_incident(&self, id: &str) -> bool {
+        self.incidents.by_key.contains_key(id)
+    }
+
     /// Firing alerts first, then the latest.
     pub(crate) fn alerts(&self) -> Value {
         json!({ "alerts": self.alerts.all().collect::<Vec<_>>() })

@@ -7,6 +7,10 @@ const MAX_WINDOWS = 2000;
 const alerts = new Map();
 const incidents = new Map();
 const windows = new Map();
+// What was asked for with a button, and what became of it: cards are made anew with every change.
+const asked = new Map();
+// While a button is pressed nothing is drawn: the click would be lost with it.
+let isPressed = false;
 // Whether the reader has chosen a view, or looks for something in one: then no alert changes it under their eyes.
 let isChosen = false;
 const byId = (id) => document.getElementById(id);
@@ -83,6 +87,41 @@ function values(pairs, metric) {
   return list;
 }
 
+// A button that sends a command once, and then says what became of it. `key` finds it again when its card is made anew.
+function button(key, text, done, request) {
+  const made = element("button", "", asked.get(key) ?? text);
+  made.type = "button";
+  made.dataset.key = key;
+  made.disabled = asked.has(key);
+  made.addEventListener("click", async () => {
+    asked.set(key, "…");
+    drawSoon();
+    try {
+      const [path, body] = request();
+      const response = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+      if (!response.ok) throw new Error((await response.json().catch(() => ({}))).error ?? `refused (${response.status})`);
+      asked.set(key, done);
+    } catch (error) {
+      asked.set(key, `not done: ${error.message}`);
+    }
+    // What was not done can be asked for again.
+    if (asked.get(key) !== done) setTimeout(() => { asked.delete(key); drawSoon(); }, 8000);
+    drawSoon();
+  });
+  return made;
+}
+// From the alert's own window on, by event time, which is what silences go by; until an hour from now.
+function silence(alert) {
+  const matcher = { rule: exactly(alert.rule) };
+  if (alert.service !== null && alert.service !== undefined) matcher.service = exactly(alert.service);
+  const until = new Date(Math.max(Date.now(), new Date(alert.window_end)) + 3600000).toISOString();
+  return ["/api/silences", { matcher, from: alert.window_end, until, reason: `from the page: ${alert.summary}`.slice(0, 300) }];
+}
+// In a matcher `!` and `~` have a meaning at the beginning.
+function exactly(value) {
+  return /^[!~]/.test(value) ? `~${value.replace(/[\\^$.*+?()[\]{}|#&~-]/g, "\\$&")}` : value;
+}
+
 function alertCard(alert) {
   const firing = alert.status === "firing";
   const card = element("li", firing ? "firing" : "over");
@@ -95,6 +134,7 @@ function alertCard(alert) {
   card.append(element("p", "times", firing ? `since ${time(alert.window_start)} (${since(alert.window_start)})` : `resolved ${time(alert.window_end)}`));
   const limits = Object.entries(alert.params).map(([name, value]) => [`$${name}`, value]);
   card.append(values([...Object.entries(alert.values), ...limits], alert.key.name));
+  if (firing) card.append(button(`silence ${alert.alert_id}`, "Silence 1 h", "silenced for 1 h", () => silence(alert)));
   return card;
 }
 function incidentCard(incident) {
@@ -106,6 +146,7 @@ function incidentCard(incident) {
   card.append(head, element("p", "summary", incident.title));
   const times = open ? `since ${time(incident.opened_at)} (${since(incident.opened_at)})` : `${time(incident.opened_at)} to ${time(incident.resolved_at)}`;
   card.append(element("p", "times", times));
+  if (incident.acknowledged_by) card.append(element("p", "times", `taken by ${incident.acknowledged_by}`));
   const story = element("ol");
   for (const entry of incident.timeline.slice(-6)) {
     const line = element("li");
@@ -113,6 +154,8 @@ function incidentCard(incident) {
     story.append(line);
   }
   card.append(story);
+  const path = `/api/incidents/${encodeURIComponent(incident.incident_id)}/acknowledge`;
+  if (open && !incident.acknowledged_by) card.append(button(`take ${incident.incident_id}`, "Take it", "taken", () => [path, { by: "dashboard" }]));
   return card;
 }
 function cards(list, records, isLive, at, make) {
@@ -159,6 +202,7 @@ function drawWindows() {
   byId("window-more").textContent = rows.length > MAX_ROWS ? `and ${rows.length - MAX_ROWS} more groups` : "";
 }
 function draw() {
+  const focused = document.activeElement?.dataset?.key;
   const firing = cards(byId("alerts"), alerts, (alert) => alert.status === "firing", (alert) => alert.window_end, alertCard);
   const open = cards(byId("incidents"), incidents, (incident) => incident.status === "open", (incident) => incident.opened_at, incidentCard);
   byId("alert-count").textContent = firing;
@@ -166,12 +210,13 @@ function draw() {
   byId("calm").hidden = firing > 0;
   document.title = firing ? `(${firing}) Bongsu` : "Bongsu";
   drawWindows();
+  if (focused) [...document.querySelectorAll("button")].find((made) => made.dataset.key === focused)?.focus();
 }
 let drawing = false;
 function drawSoon() {
-  if (drawing) return;
+  if (drawing || isPressed) return;
   drawing = true;
-  requestAnimationFrame(() => { drawing = false; draw(); });
+  requestAnimationFrame(() => { drawing = false; if (!isPressed) draw(); });
 }
 function bound(map, limit, at) {
   if (map.size <= limit) return;
@@ -194,7 +239,7 @@ function connection(state, text) {
 
 const stream = new EventSource("/api/stream");
 stream.addEventListener("snapshot", (event) => {
-  for (const map of [alerts, incidents, windows]) map.clear();
+  for (const map of [alerts, incidents, windows, asked]) map.clear();
   take(JSON.parse(event.data));
   connection("live", "live");
 });
@@ -205,5 +250,10 @@ stream.addEventListener("error", () => {
 });
 for (const [id, event] of [["view", "change"], ["find", "input"]]) {
   byId(id).addEventListener(event, () => { isChosen = true; drawSoon(); });
+}
+document.addEventListener("pointerdown", (event) => { isPressed = event.target instanceof HTMLButtonElement; });
+for (const event of ["pointerup", "pointercancel"]) {
+  // After the click, which comes next.
+  document.addEventListener(event, () => setTimeout(() => { isPressed = false; drawSoon(); }));
 }
 setInterval(drawSoon, 30000);

@@ -1,4 +1,4 @@
-//! Reads windows, alerts and incidents for the page, on a thread of its own and outside of any group.
+//! Reads windows, alerts, incidents and commands for the page, on a thread of its own and outside of any group.
 
 use std::thread::JoinHandle;
 
@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use super::Shared;
+use crate::commands::given;
 use crate::follower::{Followed, Follower, StartAt};
 
 /// Windows read back from the end of each partition.
@@ -18,11 +19,18 @@ const ALERTS_BACK: i64 = 5_000;
 /// Starts the thread; it ends with `shared.stop`.
 pub(super) fn spawn(kafka: &Kafka, shared: Shared) -> anyhow::Result<JoinHandle<()>> {
     let topics = kafka.topics();
-    let topics = Topics { windows: topics.windows(), alerts: topics.alerts(), incidents: topics.incidents() };
+    let topics = Topics {
+        windows: topics.windows(),
+        alerts: topics.alerts(),
+        incidents: topics.incidents(),
+        commands: topics.commands(),
+    };
     let starts = vec![
         (topics.windows.clone(), StartAt::RecordsBack(WINDOWS_BACK)),
         (topics.alerts.clone(), StartAt::RecordsBack(ALERTS_BACK)),
         (topics.incidents.clone(), StartAt::RecordsBack(ALERTS_BACK)),
+        // A silence may have been asked for long ago.
+        (topics.commands.clone(), StartAt::Beginning),
     ];
     let follower = Follower::new(kafka, "dashboard", starts)?;
     let follow = move || {
@@ -40,6 +48,7 @@ struct Topics {
     windows: String,
     alerts: String,
     incidents: String,
+    commands: String,
 }
 
 impl Topics {
@@ -53,6 +62,10 @@ impl Topics {
         } else if topic == self.alerts {
             if let Some(alert) = parsed(topic, payload) {
                 shared.board().alert(alert);
+            }
+        } else if topic == self.commands {
+            if let Some(given) = given(message) {
+                shared.silences().apply(&given.command);
             }
         } else if let Some(incident) = parsed(topic, payload) {
             shared.board().incident(incident);

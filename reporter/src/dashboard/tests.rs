@@ -3,10 +3,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::config::Dashboard;
 use crate::incidents::tests::alert;
 
+/// A page that listens on the loopback, without anybody who would write its commands.
+fn shared(stop: CancellationToken) -> Shared {
+    Shared::new(Health::default(), Hosts::of(&Dashboard::default()), mpsc::channel(1).0, stop)
+}
+
 /// The router behind a socket of its own.
-async fn serve(shared: Shared) -> std::net::SocketAddr {
+pub(super) async fn serve(shared: Shared) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router(shared)).await });
@@ -42,7 +48,7 @@ async fn read_until(connection: &mut TcpStream, wanted: &str) -> String {
 /// Guarantees: /readyz says who cannot work and why, with 503; /healthz says that the process lives.
 #[tokio::test]
 async fn health() {
-    let shared = Shared::new(Health::default(), CancellationToken::new());
+    let shared = shared(CancellationToken::new());
     let address = serve(shared.clone()).await;
     assert!(get_text(address, "/readyz").await.starts_with("HTTP/1.1 503"));
     shared.health.ready("reporter");
@@ -56,7 +62,7 @@ async fn health() {
 /// Guarantees: the page and its parts are served with a policy that lets no other script run.
 #[tokio::test]
 async fn the_page_is_locked_down() {
-    let address = serve(Shared::new(Health::default(), CancellationToken::new())).await;
+    let address = serve(shared(CancellationToken::new())).await;
     for path in ["/", "/page.css", "/page.js", "/icon.svg"] {
         let text = get_text(address, path).await;
         assert!(text.starts_with("HTTP/1.1 200") && text.contains("script-src 'self'"), "{path}");
@@ -71,7 +77,7 @@ async fn the_page_is_locked_down() {
 #[tokio::test]
 async fn changes_are_streamed() {
     let stop = CancellationToken::new();
-    let shared = Shared::new(Health::default(), stop.clone());
+    let shared = shared(stop.clone());
     shared.board().alert(alert("before", Some("order"), AlertStatus::Firing, 1));
     let address = serve(shared.clone()).await;
     let flusher = tokio::spawn(flush(shared.clone()));

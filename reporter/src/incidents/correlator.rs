@@ -67,6 +67,16 @@ impl Correlator {
         change.into_iter().collect()
     }
 
+    /// Notes who took an incident, at a time by the wall clock. Nothing for an unknown incident, and where they have it already.
+    pub fn acknowledge(&mut self, incident_id: &str, by: &str, at: DateTime<Utc>) -> Option<IncidentChange> {
+        let entry = self.incidents.get_mut(incident_id)?;
+        if entry.record.acknowledged_by.as_deref() == Some(by) {
+            return None;
+        }
+        Arc::make_mut(entry).acknowledge(by, at);
+        Some(IncidentChange { incident: Arc::clone(entry), transition: Transition::Updated })
+    }
+
     /// Open incidents and the latest resolved ones, by id.
     pub fn incidents(&self) -> impl Iterator<Item = &Arc<Incident>> {
         self.incidents.values()

@@ -18,6 +18,8 @@ pub(super) const MAX_ALERTS: usize = 500;
 const MAX_SERVICES: usize = 200;
 /// Pairs of services of which one reaches the other.
 pub(super) const MAX_CALLS: usize = 1_000;
+/// Lines of the timeline about who took it.
+const MAX_TAKEN: usize = 10;
 /// An alert that ended explains for so long what comes after it: the consequence may be noticed later than the cause, and end later.
 const EXPLAINS_FOR: TimeDelta = TimeDelta::minutes(5);
 
@@ -32,6 +34,8 @@ pub struct Incident {
     places: BTreeMap<String, usize>,
     /// Which of its services call which others, directly or not.
     pub(super) calls: BTreeSet<(String, String)>,
+    /// Who took it and when, by the wall clock; the latest few.
+    pub(super) taken: Vec<(DateTime<Utc>, String)>,
     /// That many alerts of one rule are one story, from when it was seen.
     pub(super) alike: Option<Alike>,
 }
@@ -223,7 +227,7 @@ impl Incident {
             sequence: 0,
         };
         let (alerts, places, calls) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
-        Incident { record, alerts, places, calls, alike: None }
+        Incident { record, alerts, places, calls, taken: Vec::new(), alike: None }
     }
 
     pub(super) fn learn_calls(&mut self, calls: impl IntoIterator<Item = (String, String)>) {
@@ -296,6 +300,16 @@ impl Incident {
             self.record.resolved_at = Some(alert.window_end);
         }
         self.finish(alert);
+    }
+
+    /// Somebody takes it.
+    pub(super) fn acknowledge(&mut self, by: &str, at: DateTime<Utc>) {
+        self.record.acknowledged_by = Some(by.to_owned());
+        if self.taken.len() >= MAX_TAKEN {
+            self.taken.remove(0);
+        }
+        self.taken.push((at, by.to_owned()));
+        self.describe();
     }
 
     fn finish(&mut self, alert: &AlertRecord) {

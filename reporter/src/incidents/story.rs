@@ -182,15 +182,20 @@ impl Incident {
             moments.extend((alert.flaps > 1).then_some((alert.last_fired, Moment::Flapped, place)));
             moments.extend(alert.resolved.as_ref().map(|end| (end.window_end, Moment::IsResolved, place)));
         }
+        moments.extend(self.taken.iter().enumerate().map(|(place, (at, _))| (*at, Moment::Taken, place)));
         moments.sort_unstable();
         if moments.len() > MAX_TIMELINE {
             moments.drain(MAX_TIMELINE_HEAD..MAX_TIMELINE_HEAD + moments.len() - MAX_TIMELINE);
         }
-        let line = |(at, moment, place)| TimelineEntry { at, text: self.line(moment, &self.alerts[place]) };
+        let line = |(at, moment, place)| TimelineEntry { at, text: self.line(moment, place) };
         moments.into_iter().map(line).collect()
     }
 
-    fn line(&self, moment: Moment, alert: &IncidentAlert) -> String {
+    fn line(&self, moment: Moment, place: usize) -> String {
+        if moment == Moment::Taken {
+            return format!("taken by {}", self.taken[place].1);
+        }
+        let alert = &self.alerts[place];
         let AlertRecord { rule, service, .. } = &alert.firing;
         let subject = service.as_ref().map_or_else(|| rule.clone(), |service| format!("{service}: {rule}"));
         match moment {
@@ -208,7 +213,7 @@ impl Incident {
                     if alert.onset.date_naive() == alert.last_fired.date_naive() { "%H:%M" } else { "%F %H:%M" };
                 format!("{subject} fired {} times until {} UTC", alert.flaps, alert.last_fired.format(format))
             }
-            Moment::IsResolved => format!("{subject} is resolved"),
+            Moment::IsResolved | Moment::Taken => format!("{subject} is resolved"),
         }
     }
 
@@ -232,6 +237,7 @@ enum Moment {
     ChangesLevel,
     Flapped,
     IsResolved,
+    Taken,
 }
 
 /// The services of some alerts, each with its earliest onset.

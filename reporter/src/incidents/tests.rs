@@ -298,3 +298,27 @@ proptest! {
         prop_assert_eq!(folded(Correlator::default(), &interleaved), folded(Correlator::default(), &one_by_one));
     }
 }
+
+/// Scenario: an incident is taken, taken again, handed over, resolved, and opened again; an unknown one is taken.
+/// Guarantees: each change of who has it is a line and a sequence; it stays theirs.
+#[test]
+fn an_incident_stays_taken() {
+    let mut correlator = Correlator::default();
+    let opened = correlator.apply(&alert("errors", Some("order"), Firing, 1));
+    let (id, at) = (opened[0].incident.record.incident_id.clone(), opened[0].incident.record.opened_at);
+    assert!(correlator.acknowledge("unknown", "Kim", at).is_none());
+    let change = correlator.acknowledge(&id, "Kim", at).unwrap();
+    let record = &change.incident.record;
+    assert_eq!(
+        (record.sequence, record.acknowledged_by.as_deref(), change.transition),
+        (2, Some("Kim"), Transition::Updated)
+    );
+    assert_eq!(record.timeline.last().map(|line| line.text.as_str()), Some("taken by Kim"));
+    assert!(correlator.acknowledge(&id, "Kim", at).is_none());
+    assert_eq!(correlator.acknowledge(&id, "Lee", at).unwrap().incident.record.sequence, 3);
+    correlator.apply(&alert("errors", Some("order"), Resolved, 5));
+    let again = correlator.apply(&alert("latency", Some("order"), Firing, 5));
+    let record = &again[0].incident.record;
+    assert_eq!((record.incident_id.as_str(), record.sequence), (id.as_str(), 5));
+    assert_eq!((record.status, record.acknowledged_by.as_deref()), (IncidentStatus::Open, Some("Lee")));
+}

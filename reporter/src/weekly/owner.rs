@@ -19,13 +19,16 @@ pub(crate) struct OwnerReport<'a> {
 
 /// One report for every owner that has a service in it.
 pub(crate) fn by_owner<'a>(report: &'a WeeklyReport, services: &'a Services) -> Vec<OwnerReport<'a>> {
-    let mut owners: BTreeMap<Option<&Owner>, Vec<&ServiceReport>> = BTreeMap::new();
+    let mut owners: BTreeMap<_, OwnerReport<'_>> = BTreeMap::new();
     for service in &report.services {
         let owner = services.owner_of(Some(&service.service)).map(|found| found.owner);
-        owners.entry(owner).or_default().push(service);
+        // Who is the same to the mail and the digest gets one, however alerts of the services are routed.
+        let recipient = owner.map(|owner| (&owner.name, owner.channels(), &owner.email));
+        let part =
+            owners.entry(recipient).or_insert_with(|| OwnerReport { week: report.week, owner, services: Vec::new() });
+        part.services.push(service);
     }
-    let part = |(owner, services)| OwnerReport { week: report.week, owner, services };
-    owners.into_iter().map(part).collect()
+    owners.into_values().collect()
 }
 
 impl OwnerReport<'_> {
@@ -37,8 +40,10 @@ impl OwnerReport<'_> {
     /// Text that tells owners apart and stays the same from week to week.
     pub(crate) fn identity(&self) -> String {
         let Some(owner) = self.owner else { return stable_id(["nobody"]) };
-        let texts = [owner.name.as_deref(), owner.slack.as_deref()].map(|text| text.unwrap_or_default());
-        stable_id(texts.into_iter().chain(owner.email.iter().map(String::as_str)))
+        let name = owner.name.as_deref().unwrap_or_default();
+        let (first, others) =
+            owner.channels().split_first().map_or(("", &[][..]), |(first, others)| (first.as_str(), others));
+        stable_id([name, first].into_iter().chain(others.iter().chain(&owner.email).map(String::as_str)))
     }
 
     /// A name for files: letters and digits of the owner's name, and what tells apart owners whose names differ in other characters.

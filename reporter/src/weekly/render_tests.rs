@@ -12,7 +12,7 @@ use crate::weekly::owner::by_owner;
 
 fn services() -> Services {
     let owner = |name: &str| Service {
-        owner: Some(Owner { name: Some(name.to_owned()), slack: Some(format!("#{name}")), ..Owner::default() }),
+        owner: Some(Owner { name: Some(name.to_owned()), slack: Some(format!("#{name}").into()), ..Owner::default() }),
         ..Service::default()
     };
     Services(BTreeMap::from([

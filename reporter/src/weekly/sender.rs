@@ -175,7 +175,7 @@ async fn mail(
 }
 
 async fn digest(channels: &Channels, owner: &OwnerReport<'_>, late: bool) -> Option<Sent> {
-    let channel = owner.owner.and_then(|owner| owner.slack.as_deref())?;
+    let channel = owner.owner.and_then(|owner| owner.channels().first())?;
     let client = channels.slack.as_ref()?;
     let id = stable_id(["weekly-digest", &owner.week.to_string(), &owner.identity()]);
     if channels.is_sent(&id) {

@@ -121,6 +121,53 @@ async fn a_silence_mutes_its_service_until_it_is_taken_back() {
     running.stop().await;
 }
 
+/// Scenario: an incident is taken; the reporter is restarted; while it is away an alert joins, and somebody else takes over.
+/// Guarantees: the message says who has it; a restart neither repeats nor forgets that, and sequences go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incident_stays_taken_after_a_restart() {
+    let broker = Broker::start().unwrap();
+    let slack = SlackStandIn::start(SlackOptions::default()).await.unwrap();
+    let config = config(&broker, &slack);
+    create_topics(&broker, &config);
+    send(&broker, &alert("errors", "order-api", AlertStatus::Firing));
+    let running = Running::start(&config);
+    slack.wait_for(|messages: &[SlackMessage]| messages.len() == 1, DEADLINE).await.unwrap();
+    let incidents = || -> Vec<serde_json::Value> {
+        read_committed(broker.bootstrap(), "bongsu.incidents").unwrap().iter().map(|it| it.json().unwrap()).collect()
+    };
+    let id = incidents()[0]["incident_id"].as_str().unwrap().to_owned();
+    let take = |by: &str| {
+        let command = json!({ "command": "acknowledge", "incident_id": id, "by": by }).to_string();
+        produce(broker.bootstrap(), "bongsu.commands", None, [(format!("{id} {by}"), command)]).unwrap();
+    };
+    let says = |by: &'static str| {
+        let wanted = format!("taken by {by}");
+        move |messages: &[SlackMessage]| messages.iter().any(|it| format!("{:?}", it.blocks).contains(&wanted))
+    };
+    take("Kim");
+    slack.wait_for(says("Kim"), DEADLINE).await.unwrap();
+    running.stop().await;
+
+    let running = Running::start(&config);
+    running.until_ready(true).await;
+    running.stop().await;
+    assert_eq!(incidents().len(), 2, "a restart publishes nothing again");
+
+    send(&broker, &alert("latency", "order-api", AlertStatus::Firing));
+    take("Lee");
+    let running = Running::start(&config);
+    let messages = slack.wait_for(says("Lee"), DEADLINE).await.unwrap();
+    running.stop().await;
+    assert_eq!(messages.len(), 1, "{messages:#?}");
+    let states: Vec<(u64, Option<String>)> = incidents()
+        .iter()
+        .map(|it| (it["sequence"].as_u64().unwrap(), it["acknowledged_by"].as_str().map(str::to_owned)))
+        .collect();
+    assert_eq!(states[..2], [(1, None), (2, Some("Kim".to_owned()))]);
+    assert_eq!(states.last(), Some(&(4, Some("Lee".to_owned()))));
+    assert!(states.is_sorted_by_key(|(sequence, _)| *sequence), "{states:?}");
+}
+
 /// Scenario: Slack accepts a message and the connection breaks; it asks to slow down and fails; the process dies between sending and
 /// the ledger (its entry is taken away); the broker is away for a while.
 /// Guarantees: the message is there once, whatever happened; work goes on by itself when the broker is back.

@@ -26,9 +26,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 fn owner(name: &str) -> Service {
     let owner = Owner {
         name: Some(format!("{name} team")),
-        slack: Some(format!("#{name}-alerts")),
+        slack: Some(format!("#{name}-alerts").into()),
         email: vec![format!("{name}@example.com")],
-        alert_email: false,
+        ..Owner::default()
     };
     Service { owner: Some(owner), ..Service::default() }
 }
