@@ -1,4 +1,6 @@
-//! The reporter's sections of the configuration: `slack`, `smtp`, `reports` and `dashboard`.
+//! The reporter's sections of the configuration: `slack`, `smtp`, `webhooks`, `reports` and `dashboard`.
+
+mod webhooks;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,6 +14,9 @@ use chrono::{NaiveTime, Weekday};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+pub(crate) use webhooks::check_url;
+pub use webhooks::{Webhook, WebhookFormat, WebhookUrl};
+
 /// All that the reporter needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,6 +28,8 @@ pub struct Config {
     pub slack: Option<Slack>,
     /// Where mail is handed in; without it no e-mail is sent.
     pub smtp: Option<Smtp>,
+    /// Who is told by HTTP.
+    pub webhooks: Vec<Webhook>,
     /// What is reported regularly.
     pub reports: Reports,
     /// Where the processor keeps closed windows.

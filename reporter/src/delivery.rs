@@ -24,8 +24,8 @@ use crate::slack::message::Message;
 /// Slack takes about one message a second in a channel.
 const SPACING: Duration = Duration::from_millis(1_050);
 /// Refused notifications are tried again: somebody may have created the channel or invited the bot.
-const REFUSED_PAUSE: Duration = Duration::from_secs(300);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(300);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// More than this many notifications are waiting only if nobody has looked at the log for days.
 const MAX_PENDING: usize = 1_000;
 
@@ -49,7 +49,7 @@ pub(crate) struct Notification {
 pub(crate) struct Deliveries {
     client: Arc<Client>,
     ledger: Ledger,
-    queues: BTreeMap<String, Arc<Queue>>,
+    queues: BTreeMap<String, Arc<Queue<Notification>>>,
     workers: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -83,35 +83,71 @@ impl Deliveries {
     }
 }
 
-/// What a channel still has to be told.
-#[derive(Default)]
-struct Queue {
+/// What can wait in a [`Queue`].
+pub(crate) trait Queued {
+    /// What its versions have in common.
+    fn id(&self) -> &str;
+    fn kind(&self) -> Kind;
+    /// Whose queue it waits in.
+    fn channel(&self) -> &str;
+    /// A greater one replaces a lesser one.
+    fn version(&self) -> (u32, u64);
+    /// Takes over what must not be forgotten of the version that goes.
+    fn absorb(&mut self, _gone: &Self) {}
+}
+
+impl Queued for Notification {
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+    fn channel(&self) -> &str {
+        &self.channel
+    }
+    fn version(&self) -> (u32, u64) {
+        (self.sequence, 0)
+    }
+    fn absorb(&mut self, gone: &Notification) {
+        self.maybe_sent |= gone.maybe_sent;
+    }
+}
+
+/// What a channel, or another receiver, still has to be told.
+pub(crate) struct Queue<T> {
     // Held for operations on the two collections only, never across an await.
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Waiting<T>>,
     changed: Notify,
 }
 
-#[derive(Default)]
-struct Waiting {
-    by_id: BTreeMap<String, (Notification, Instant)>,
+struct Waiting<T> {
+    by_id: BTreeMap<String, (T, Instant)>,
     order: VecDeque<String>,
 }
 
-impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+// Derived, it would ask for a `T` with a default.
+impl<T> Default for Queue<T> {
+    fn default() -> Queue<T> {
+        let waiting = Waiting { by_id: BTreeMap::new(), order: VecDeque::new() };
+        Queue { waiting: Mutex::new(waiting), changed: Notify::new() }
+    }
+}
+
+impl<T: Queued> Queue<T> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a notification in, or the newer one in the place of the older.
-    fn put(&self, mut notification: Notification, not_before: Instant) {
+    pub(crate) fn put(&self, mut notification: T, not_before: Instant) {
         let mut waiting = self.waiting();
-        if let Some((present, present_not_before)) = waiting.by_id.get_mut(&notification.id) {
-            let maybe_sent = present.maybe_sent || notification.maybe_sent;
-            if notification.sequence > present.sequence {
-                notification.maybe_sent = maybe_sent;
+        if let Some((present, present_not_before)) = waiting.by_id.get_mut(notification.id()) {
+            if notification.version() > present.version() {
+                notification.absorb(present);
                 (*present, *present_not_before) = (notification, not_before);
             } else {
-                present.maybe_sent = maybe_sent;
+                present.absorb(&notification);
             }
         } else {
             if waiting.order.len() >= MAX_PENDING
@@ -119,21 +155,22 @@ impl Queue {
                 && let Some((dropped, _)) = waiting.by_id.remove(&oldest)
             {
                 events::notification_dropped(
-                    dropped.kind,
-                    &dropped.channel,
-                    &dropped.id,
+                    dropped.kind(),
+                    dropped.channel(),
+                    dropped.id(),
                     "the channel's queue is full",
                 );
             }
-            waiting.order.push_back(notification.id.clone());
-            waiting.by_id.insert(notification.id.clone(), (notification, not_before));
+            let id = notification.id().to_owned();
+            waiting.order.push_back(id.clone());
+            waiting.by_id.insert(id, (notification, not_before));
         }
         drop(waiting);
         self.changed.notify_one();
     }
 
     /// Takes the oldest notification that may be sent at `now`; else says when the next one may.
-    fn take(&self, now: Instant) -> Result<Notification, Option<Instant>> {
+    pub(crate) fn take(&self, now: Instant) -> Result<T, Option<Instant>> {
         let mut waiting = self.waiting();
         let not_before = |id: &String| waiting.by_id.get(id).map(|(_, not_before)| *not_before);
         let ready = waiting.order.iter().position(|id| not_before(id).is_none_or(|not_before| not_before <= now));
@@ -143,7 +180,7 @@ impl Queue {
     }
 
     /// Waits for a notification; none when stopped.
-    async fn next(&self, stop: &CancellationToken) -> Option<Notification> {
+    pub(crate) async fn next(&self, stop: &CancellationToken) -> Option<T> {
         loop {
             if stop.is_cancelled() {
                 return None;
@@ -168,7 +205,7 @@ impl Queue {
     }
 }
 
-async fn work(client: Arc<Client>, ledger: Ledger, queue: Arc<Queue>, stop: CancellationToken) {
+async fn work(client: Arc<Client>, ledger: Ledger, queue: Arc<Queue<Notification>>, stop: CancellationToken) {
     let mut outage_pause = Duration::from_secs(1);
     while let Some(mut notification) = queue.next(&stop).await {
         let outcome = deliver(&client, &ledger, &notification).await;

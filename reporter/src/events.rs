@@ -1,7 +1,7 @@
 //! What the reporter says while it runs: each occurrence is a log line and a metric.
 
 use metrics::{counter, gauge};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::error::DeliveryError;
 use crate::ledger::Kind;
@@ -57,6 +57,12 @@ pub(crate) fn delivery_failed(kind: Kind, channel: &str, id: &str, error: &Deliv
         }
         other => warn!(kind = kind.name(), channel, id, error = %other, "a notification could not be sent yet"),
     }
+}
+
+/// What fires was told to Alertmanager once more.
+pub(crate) fn alerts_repeated(webhook: &str, alerts: usize) {
+    counter!("bongsu_reporter_webhook_repeats_total", "webhook" => webhook.to_owned()).increment(1);
+    debug!(webhook, alerts, "firing alerts repeated");
 }
 
 /// A notification that will not be sent.

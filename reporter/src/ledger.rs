@@ -20,7 +20,7 @@ const KEEP: TimeDelta = TimeDelta::days(60);
 pub(crate) struct Entry {
     pub(crate) id: String,
     pub(crate) kind: Kind,
-    /// Slack channel as configured, the owner's name for mail, or who took an incident.
+    /// Slack channel as configured, the owner's name for mail, the webhook's name, or who took an incident.
     pub(crate) channel: String,
     /// Slack's id of the channel and name of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +43,7 @@ pub(crate) enum Kind {
     WeeklyMail,
     /// Not a message: the incident was published with who took it.
     Acknowledgement,
+    Webhook,
 }
 
 impl Kind {
@@ -54,6 +55,7 @@ impl Kind {
             Kind::WeeklyDigest => "weekly-digest",
             Kind::WeeklyMail => "weekly-mail",
             Kind::Acknowledgement => "acknowledgement",
+            Kind::Webhook => "webhook",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The reporter: alerts in; Slack messages, e-mail, weekly reports and the dashboard out.
+//! The reporter: alerts in; Slack messages, webhooks, e-mail, weekly reports and the dashboard out.
 //!
 //! In reading order:
 //!
@@ -7,6 +7,7 @@
 //! - [`incidents`], `acknowledgements`, [`routing`], [`silences`], [`slack::message`]: which alerts belong together, who has taken them, who is
 //!   told, and in which words (pure);
 //! - `feed`, `follower`, `call_feed`, [`commands`], `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
+//! - `webhook`: incidents by HTTP, to whoever is configured, and to Alertmanager;
 //! - [`weekly`]: the weekly exception report;
 //! - [`dashboard`]: the page.
 
@@ -21,6 +22,7 @@ mod events;
 mod feed;
 mod follower;
 mod history;
+mod https;
 pub mod incidents;
 mod kafka;
 mod ledger;
@@ -29,6 +31,7 @@ mod pipeline;
 pub mod routing;
 pub mod silences;
 pub mod slack;
+mod webhook;
 pub mod weekly;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! bongsu.windows ─► who calls whom
 //!                      ▼
 //! bongsu.alerts ─► correlate ─► bongsu.incidents ─► commit offset
-//!                      └─► not silenced ─► one queue for each channel ─► Slack ─► bongsu.notifications (the ledger)
+//!                      └─► not silenced ─► one queue for each channel ─► Slack, webhooks ─► bongsu.notifications (the ledger)
 //! bongsu.commands ─► silences ──┘
 //!         └─► acknowledgements ─► bongsu.incidents, Slack
 //! ```
@@ -47,6 +47,8 @@ use crate::routing::{Question, route};
 use crate::silences::Silences;
 use crate::slack::client::Client;
 use crate::slack::message::{self, Context as MessageContext};
+use crate::webhook::endpoint::Endpoint;
+use crate::webhook::{self, Webhooks};
 use crate::weekly::sender::WeeklySender;
 
 /// An incident that was over for this long before anybody could be told of it is no news: a first start is silent about the past.
@@ -64,6 +66,7 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
     let environment = |name: &str| std::env::var(name).ok();
     let slack = config.slack.as_ref().map(|slack| Client::new(slack, environment)).transpose()?.map(Arc::new);
     let mailer = config.smtp.as_ref().map(|smtp| Mailer::new(smtp, environment)).transpose()?.map(Arc::new);
+    let endpoints = webhook::endpoints(&config.webhooks, environment)?;
     if slack.is_none() {
         info!("no Slack is configured: incidents are formed and published, but no channel is told");
     }
@@ -71,7 +74,7 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
     let mut feed = AlertFeed::spawn(&config.kafka, health.clone())?;
     let (mut commands, commands_thread) = commands::follow(&config.kafka)?;
     let (mut calls, calls_thread) = call_feed::follow(&config.kafka)?;
-    let mut reporter = Reporter::new(config, slack, mailer, producer, health);
+    let mut reporter = Reporter::new(config, slack, endpoints, mailer, producer, health);
     loop {
         let next = tokio::select! {
             biased;
@@ -120,6 +123,7 @@ enum Next {
 struct Reporter {
     config: Arc<Config>,
     slack: Option<Arc<Client>>,
+    endpoints: Vec<Arc<Endpoint>>,
     mailer: Option<Arc<Mailer>>,
     producer: Arc<Producer>,
     health: Health,
@@ -140,6 +144,7 @@ struct Reporter {
 struct Live {
     ledger: Ledger,
     deliveries: Option<Deliveries>,
+    webhooks: Webhooks,
     alert_mails: Option<AlertMails>,
     weekly: Option<WeeklySender>,
 }
@@ -148,6 +153,7 @@ impl Reporter {
     fn new(
         config: Arc<Config>,
         slack: Option<Arc<Client>>,
+        endpoints: Vec<Arc<Endpoint>>,
         mailer: Option<Arc<Mailer>>,
         producer: Arc<Producer>,
         health: Health,
@@ -155,6 +161,7 @@ impl Reporter {
         Reporter {
             config,
             slack,
+            endpoints,
             mailer,
             producer,
             health,
@@ -263,11 +270,13 @@ impl Reporter {
         self.acknowledgements.apply_to(&mut self.correlator);
         self.are_acknowledged = true;
         let deliveries = self.slack.clone().map(|client| Deliveries::new(client, ledger.clone()));
+        let public_url = self.config.dashboard.public_url.as_ref().map(|url| url.as_str());
+        let webhooks = Webhooks::new(&self.endpoints, ledger.clone(), public_url);
         let from = self.config.reports.weekly.as_ref().map(|weekly| weekly.from.clone());
         let mailer = self.mailer.clone().zip(from);
         let alert_mails = mailer.map(|(mailer, from)| AlertMails::new(mailer, from, ledger.clone()));
         let weekly = WeeklySender::spawn(&self.config, self.slack.clone(), self.mailer.clone(), ledger.clone());
-        self.live = Some(Live { ledger, deliveries, alert_mails, weekly });
+        self.live = Some(Live { ledger, deliveries, webhooks, alert_mails, weekly });
         self.publish_acknowledged().await?;
         let now = Utc::now();
         let news: Vec<Arc<Incident>> =
@@ -351,8 +360,8 @@ impl Reporter {
         Ok(())
     }
 
-    /// Puts an incident's messages into the channels' queues; nothing while the past is being read.
-    fn tell(&mut self, incident: &Incident, maybe_sent: bool) {
+    /// Puts an incident's messages into the receivers' queues; nothing while the past is being read.
+    fn tell(&mut self, incident: &Arc<Incident>, maybe_sent: bool) {
         let Some(live) = &mut self.live else { return };
         let muted = |alert: &IncidentAlert| self.silences.mute(&alert.firing);
         if let Some(deliveries) = &mut live.deliveries {
@@ -361,6 +370,7 @@ impl Reporter {
                 deliveries.enqueue(notification);
             }
         }
+        live.webhooks.tell(incident, &muted);
         if let Some(mails) = &mut live.alert_mails {
             let is_news = |alert: &&IncidentAlert| !muted(alert) && alert.explained_by.is_none();
             let alerts: Vec<&IncidentAlert> = incident.alerts.iter().filter(is_news).collect();
@@ -370,7 +380,7 @@ impl Reporter {
 
     /// Tells nobody any more.
     async fn stand_by(&mut self) {
-        let Some(Live { deliveries, alert_mails, weekly, ledger: _ }) = self.live.take() else { return };
+        let Some(Live { deliveries, webhooks, alert_mails, weekly, ledger: _ }) = self.live.take() else { return };
         let deliveries = async {
             if let Some(deliveries) = deliveries {
                 deliveries.finish(DRAIN).await;
@@ -386,7 +396,7 @@ impl Reporter {
                 weekly.finish(DRAIN).await;
             }
         };
-        tokio::join!(deliveries, alert_mails, weekly);
+        tokio::join!(deliveries, webhooks.finish(DRAIN), alert_mails, weekly);
     }
 }
 

@@ -82,11 +82,21 @@ fn as_json(config: &Config, views: &[ViewPlan]) -> Value {
             "routes": owner.map_or(0, |owner| owner.routes.len()),
         })
     });
+    let webhooks = config.webhooks.iter().map(|webhook| {
+        json!({
+            "name": webhook.name,
+            "format": webhook.format.name(),
+            "severity": webhook.severity,
+            "services": webhook.services,
+            "environment": webhook.environment,
+        })
+    });
     json!({
         "sources": sources.collect::<Vec<_>>(),
         "views": views.collect::<Vec<_>>(),
         "rules": rules.collect::<Vec<_>>(),
         "routing": routing.collect::<Vec<_>>(),
+        "webhooks": webhooks.collect::<Vec<_>>(),
     })
 }
 
@@ -123,11 +133,24 @@ fn as_tables(config: &Config, views: &[ViewPlan]) -> String {
             [service.to_owned(), name.to_owned(), owner.map(channels).unwrap_or_default(), email]
         })
         .collect();
-    [
+    let webhooks: Vec<[String; 5]> = config
+        .webhooks
+        .iter()
+        .map(|webhook| {
+            let services = webhook.services.as_ref().map_or("all".to_owned(), |services| services.join(", "));
+            let environment = webhook.environment.clone().unwrap_or_else(|| "all".to_owned());
+            let severity = webhook.severity.to_string();
+            [webhook.name.clone(), webhook.format.name().to_owned(), severity, services, environment]
+        })
+        .collect();
+    let mut tables = vec![
         table(["SOURCE", "format", "tables"], &sources),
         table(["VIEW", "table", "window", "keys", "values"], &views),
         table(["RULE", "view", "for", "severity", "when"], &rules),
         table(["SERVICE", "owner", "slack", "e-mail"], &routing),
-    ]
-    .join("\n")
+    ];
+    if !webhooks.is_empty() {
+        tables.push(table(["WEBHOOK", "format", "severity", "services", "environment"], &webhooks));
+    }
+    tables.join("\n")
 }

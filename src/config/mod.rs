@@ -18,13 +18,14 @@ mod sections;
 mod semantics;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod yaml;
 
 use std::path::Path;
 
 use bongsu_ingest::config::Source;
 use bongsu_processor::config::{Rule, Time, View};
-use bongsu_reporter::config::{Dashboard, Reports, Slack, Smtp};
+use bongsu_reporter::config::{Dashboard, Reports, Slack, Smtp, Webhook};
 use bongsu_schemas::history::History;
 use bongsu_schemas::kafka::Kafka;
 use bongsu_schemas::services::Services;
@@ -47,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) reports: Reports,
     pub(crate) slack: Option<Slack>,
     pub(crate) smtp: Option<Smtp>,
+    pub(crate) webhooks: Vec<Webhook>,
     pub(crate) history: History,
     pub(crate) dashboard: Dashboard,
     /// What is not wrong, but probably not meant; one line each.
@@ -75,6 +77,7 @@ impl Config {
             services: self.services.clone(),
             slack: self.slack.clone(),
             smtp: self.smtp.clone(),
+            webhooks: self.webhooks.clone(),
             reports: self.reports.clone(),
             history: self.history.clone(),
             dashboard: self.dashboard.clone(),

@@ -2,7 +2,7 @@
 
 use bongsu_ingest::config::Source;
 use bongsu_processor::config::{Rule, Time, View};
-use bongsu_reporter::config::{Dashboard, Reports, Slack, Smtp};
+use bongsu_reporter::config::{Dashboard, Reports, Slack, Smtp, Webhook};
 use bongsu_schemas::history::History;
 use bongsu_schemas::kafka::Kafka;
 use bongsu_schemas::services::Services;
@@ -44,6 +44,9 @@ pub(crate) struct Root {
     /// Where mail is handed in; without it no e-mail is sent.
     #[serde(default)]
     pub(crate) smtp: Option<Smtp>,
+    /// Who is told of incidents by HTTP: any service of one's own, or Alertmanager.
+    #[serde(default)]
+    pub(crate) webhooks: Vec<Webhook>,
     /// Where closed windows are kept.
     #[serde(default)]
     pub(crate) history: History,

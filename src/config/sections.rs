@@ -2,7 +2,7 @@
 
 use bongsu_ingest::config::Source;
 use bongsu_processor::config::{Rule, Time, View};
-use bongsu_reporter::config::{Dashboard, Reports, Slack, Smtp};
+use bongsu_reporter::config::{Dashboard, Reports, Slack, Smtp, Webhook};
 use bongsu_schemas::history::History;
 use bongsu_schemas::kafka::Kafka;
 use bongsu_schemas::services::{Service, Services};
@@ -29,6 +29,8 @@ pub(super) struct Sections {
     pub(super) reports: Reports,
     pub(super) slack: Option<Slack>,
     pub(super) smtp: Option<Smtp>,
+    /// Each with its index in the file.
+    pub(super) webhooks: Vec<(usize, Webhook)>,
     pub(super) history: History,
     pub(super) dashboard: Dashboard,
     /// Whether every source of the file could be read.
@@ -65,6 +67,7 @@ pub(super) fn read(value: &Value, unfit: Unfit, findings: &mut Findings) -> Sect
         reports: reader.section("reports").unwrap_or_default(),
         slack: reader.section("slack"),
         smtp: reader.section("smtp"),
+        webhooks: reader.list("webhooks"),
         history: reader.section("history").unwrap_or_default(),
         dashboard: reader.section("dashboard").unwrap_or_default(),
         all_sources_read,

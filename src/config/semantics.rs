@@ -17,6 +17,7 @@ use super::owners;
 use super::params;
 use super::paths::resolve_history;
 use super::sections::Sections;
+use super::webhooks;
 
 /// Checks the sections against each other, and puts them together where all that is needed is there.
 pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findings: &mut Findings) -> Option<Config> {
@@ -34,6 +35,8 @@ pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findin
     owners::check(value, &sections, &defaults, checker.findings);
     checker.names(&sections, &defaults, &tables);
     params::check(value, &sections, &defaults, checker.findings);
+    checker.unique("webhooks", &names_in(&value["webhooks"]));
+    webhooks::check(&sections, checker.findings);
     let plan = Plan::new(&sections, defaults, &tables);
     let (views, rules) = checker.plan(plan, &sections, zone.unwrap_or(Tz::UTC));
     for service in sections.services.0.values_mut() {
@@ -56,6 +59,7 @@ pub(super) fn check(value: &Value, mut sections: Sections, folder: &Path, findin
         reports: sections.reports,
         slack: sections.slack,
         smtp: sections.smtp,
+        webhooks: sections.webhooks.into_iter().map(|(_, webhook)| webhook).collect(),
         history: sections.history,
         dashboard: sections.dashboard,
         warnings,

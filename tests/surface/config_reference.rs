@@ -17,7 +17,7 @@ const HEAD: &str = "# Configuration
 editors; `bongsu config --defaults` prints the built-in views and rules. Relative paths are relative to the file.
 
 Durations are a number and a unit: `250ms`, `10s`, `5m`, `2h`, `35d`, `1w`. Secrets are never written here: a key ending in `_env` names
-an environment variable, and so does `$NAME` as a value of `kafka.properties`.
+an environment variable, and so does `$NAME` as a value of `kafka.properties` or of a webhook's `headers`, or as its `url`.
 
 ## Example
 

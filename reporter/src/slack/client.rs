@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
 use chrono::{DateTime, Utc};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use slack_morphism::errors::SlackClientError;
@@ -20,6 +19,7 @@ use tracing::warn;
 use super::message::Message;
 use crate::config::Slack;
 use crate::error::DeliveryError;
+use crate::https::https_connector;
 
 /// Slack answers within a second; after this the connection is taken for dead.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -71,12 +71,8 @@ impl Client {
         };
         let url = slack.api_url();
         let transport = if url.starts_with("https:") {
-            let roots =
-                HttpsConnectorBuilder::new().with_native_roots().context("reading the system's root certificates")?;
-            let connector = roots.https_only().enable_http1().build();
-            Transport::Https(SlackClient::new(
-                SlackClientHyperConnector::with_connector(connector).with_slack_api_url(url),
-            ))
+            let connector = SlackClientHyperConnector::with_connector(https_connector()?);
+            Transport::Https(SlackClient::new(connector.with_slack_api_url(url)))
         } else {
             let connector = SlackClientHyperConnector::with_connector(HttpConnector::new());
             Transport::Http(SlackClient::new(connector.with_slack_api_url(url)))

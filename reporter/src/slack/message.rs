@@ -202,7 +202,7 @@ pub(crate) fn value_text(value: &Value) -> String {
     }
 }
 
-fn param_text(value: &ParamValue) -> String {
+pub(crate) fn param_text(value: &ParamValue) -> String {
     match value {
         ParamValue::Boolean(flag) => flag.to_string(),
         ParamValue::Number(number) => float_text(*number),

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod dashboard;
+mod webhooks;
 mod weekly;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,7 @@ fn config(broker: &Broker, slack: &SlackStandIn) -> Config {
         services: Services(services.into_iter().map(|(name, service)| (name.to_owned(), service)).collect()),
         slack: Some(Slack { api_url: Some(slack.api_url().parse().unwrap()), ..Slack::default() }),
         smtp: None,
+        webhooks: Vec::new(),
         reports: Reports::default(),
         history: History { url: "file:/nowhere".to_owned(), ..History::default() },
         dashboard: Dashboard { listen: ([127, 0, 0, 1], 0).into(), public_url: None },
