@@ -1,5 +1,8 @@
 //! The command line.
 
+mod backtest;
+mod explain;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,6 +12,9 @@ use bongsu_schemas::duration::Span;
 use bongsu_schemas::hours::Hours;
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use backtest::{Backtest, Moment, Param};
+pub(crate) use explain::Explain;
 
 /// Stream processing, alerts and weekly exception reports for microservices, on nothing but Kafka.
 ///
@@ -52,6 +58,10 @@ pub(crate) enum Command {
     Topics(Topics),
     /// Make the weekly exception report
     Report(Report),
+    /// Tell which alerts would have fired, from the history; needs no Kafka
+    Backtest(Backtest),
+    /// Tell why an alert fired, and who was told
+    Explain(Explain),
     /// Tell where an alert would go, and why
     Route(Route),
     /// Tell nobody about some alerts for a while; prints the silence's id

@@ -2,7 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use serde_json::Value;
+use chrono::TimeDelta;
+use serde_json::{Map, Value};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Format, LogFormat};
@@ -56,6 +57,45 @@ pub(crate) fn print_as(format: Format, json: &Value, table: impl FnOnce() -> Str
     }
 }
 
+/// Members of an object as `name=value`, numbers with at most four digits after the point.
+pub(crate) fn members(object: &Map<String, Value>) -> String {
+    let members = object.iter().map(|(name, value)| format!("{name}={}", value_text(value)));
+    members.collect::<Vec<_>>().join(" ")
+}
+
+/// A value for people.
+pub(crate) fn value_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if float.abs() >= 1e15 => format!("{float:e}"),
+            Some(float) if !number.is_i64() && !number.is_u64() => {
+                let rounded = format!("{float:.4}");
+                rounded.trim_end_matches('0').trim_end_matches('.').to_owned()
+            }
+            _ => number.to_string(),
+        },
+        Value::Null => "none".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A length of time in its two largest units.
+pub(crate) fn duration(length: TimeDelta) -> String {
+    let (sign, secs) =
+        if length < TimeDelta::zero() { ("-", -length.num_seconds()) } else { ("", length.num_seconds()) };
+    let text = match (secs / 86_400, secs / 3_600 % 24, secs / 60 % 60, secs % 60) {
+        (0, 0, 0, secs) => format!("{secs}s"),
+        (0, 0, minutes, 0) => format!("{minutes}m"),
+        (0, 0, minutes, secs) => format!("{minutes}m {secs}s"),
+        (0, hours, 0, _) => format!("{hours}h"),
+        (0, hours, minutes, _) => format!("{hours}h {minutes}m"),
+        (days, 0, ..) => format!("{days}d"),
+        (days, hours, ..) => format!("{days}d {hours}h"),
+    };
+    format!("{sign}{text}")
+}
+
 /// Rows as aligned columns under a header.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let header = header.map(str::to_owned);
@@ -69,4 +109,26 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> 
         cells.join("  ").trim_end().to_owned()
     };
     cells().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lengths_have_two_units() {
+        let cases =
+            [(0, "0s"), (59, "59s"), (60, "1m"), (90, "1m 30s"), (3_600, "1h"), (5_430, "1h 30m"), (86_400, "1d")];
+        for (secs, expected) in cases.into_iter().chain([(90_000, "1d 1h"), (-61, "-1m 1s")]) {
+            assert_eq!(duration(TimeDelta::seconds(secs)), expected);
+        }
+    }
+
+    #[test]
+    fn values_are_short() {
+        let object = json!({ "a": 1, "b": 0.123_456, "c": 20.0, "d": null, "e": "x y", "f": true, "g": 1e300 });
+        assert_eq!(members(object.as_object().unwrap()), "a=1 b=0.1235 c=20 d=none e=x y f=true g=1e300");
+    }
 }

@@ -11,9 +11,11 @@
 //! - `presence`: who sends anything at all;
 //! - [`rules`]: what closed windows mean;
 //! - `history`: closed windows as Parquet;
+//! - [`backtest`]: what would have fired, from the history;
 //! - [`kill_point`]: where tests kill the process;
 //! - [`validate`](mod@validate): all of it without Kafka.
 
+pub mod backtest;
 pub mod config;
 mod dead_letter;
 mod events;

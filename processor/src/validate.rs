@@ -65,11 +65,16 @@ pub(crate) struct Compiled {
 
 /// Compiles a configuration that has its presence views.
 pub(crate) fn compile(config: &Config) -> Result<Compiled, Vec<Mistake>> {
+    compile_with(config, |plan| plan)
+}
+
+/// The same where plans are adapted before rules are compiled over them.
+pub(crate) fn compile_with(config: &Config, adapt: impl Fn(ViewPlan) -> ViewPlan) -> Result<Compiled, Vec<Mistake>> {
     let (tables, mut mistakes) = tables(config);
     let mut views = Vec::new();
     for (index, view) in config.views.iter().enumerate() {
         match ViewPlan::new(view, &tables, config.zone) {
-            Ok(plan) => views.push(plan),
+            Ok(plan) => views.push(adapt(plan)),
             Err(problem) => mistakes.push(Mistake { path: format!("views[{index}].sql"), problem }),
         }
         if view.corrections.is_some_and(|corrections| corrections > MAX_CORRECTIONS) {

@@ -9,6 +9,7 @@
 //! - `feed`, `follower`, `call_feed`, [`commands`], `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
 //! - `webhook`: incidents by HTTP, to whoever is configured, and to Alertmanager;
 //! - [`weekly`]: the weekly exception report;
+//! - [`explain`](mod@explain): all that the topics say of one alert;
 //! - [`dashboard`]: the page.
 
 mod acknowledgements;
@@ -19,6 +20,7 @@ pub mod dashboard;
 mod delivery;
 mod error;
 mod events;
+pub mod explain;
 mod feed;
 mod follower;
 mod history;

@@ -98,7 +98,7 @@ pub enum ParamSetting {
 }
 
 /// A parameter of a rule that warns first. A service may set only one of the two.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ParamLevels {
     /// From here on it warns.
@@ -117,6 +117,15 @@ impl ParamSetting {
             (ParamSetting::Levels(levels), Some(AlertLevel::Critical)) => levels.critical.as_ref(),
             (ParamSetting::Levels(levels), Some(AlertLevel::Warn)) => levels.warn.as_ref(),
             (ParamSetting::Levels(_), None) => None,
+        }
+    }
+
+    /// Sets the value at a level; the level must be one that it has.
+    pub fn set(&mut self, level: Option<AlertLevel>, value: ParamValue) {
+        match (self, level) {
+            (ParamSetting::Levels(levels), Some(AlertLevel::Warn)) => levels.warn = Some(value),
+            (ParamSetting::Levels(levels), Some(AlertLevel::Critical)) => levels.critical = Some(value),
+            (setting, _) => *setting = ParamSetting::One(value),
         }
     }
 

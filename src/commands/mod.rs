@@ -1,9 +1,11 @@
 //! One file per command.
 
 mod acknowledge;
+mod backtest;
 mod check;
 mod config;
 mod demo;
+mod explain;
 mod metrics;
 mod replay;
 mod report;
@@ -34,6 +36,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check(options) => check::run(&options),
         Command::Topics(options) => block_on(|shutdown| until(shutdown, topics::run(options))),
         Command::Report(options) => block_on(|shutdown| until(shutdown, report::run(options))),
+        Command::Backtest(options) => backtest::run(&options),
+        Command::Explain(options) => block_on(|shutdown| until(shutdown, explain::run(options))),
         Command::Route(options) => route::run(&options),
         Command::Silence(options) => block_on(|shutdown| until(shutdown, silence::silence(options))),
         Command::Silences(options) => block_on(|shutdown| until(shutdown, silence::silences(options))),

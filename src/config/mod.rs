@@ -32,7 +32,7 @@ use bongsu_schemas::services::Services;
 
 pub(crate) use defaults::TEXT as DEFAULTS_YAML;
 use mistake::{Findings, Position, Positions};
-pub(crate) use mistake::{Mistakes, printable};
+pub(crate) use mistake::{Mistakes, printable, shown, suggestion};
 pub(crate) use model::schema as json_schema;
 
 /// A checked configuration, built-in views and rules included.

@@ -65,6 +65,17 @@ fn exit_codes() {
         (&["run", "--config", "../wrong/unknown-zone.yaml"], 1),
         (&["report", "--week", "2026-47", "--config", "minimal.yaml"], 2),
         (&["report", "--config", "minimal.yaml"], 2),
+        (&["backtest", "--config", "minimal.yaml"], 2),                          // --from is missing
+        (&["backtest", "--from", "yesterday", "--config", "minimal.yaml"], 2),
+        (&["backtest", "--from", "2025-06-03", "--to", "2025-06-02", "--config", "minimal.yaml"], 2),
+        (&["backtest", "--from", "-7d", "--param", "max=1", "--config", "minimal.yaml"], 2),
+        (&["backtest", "--from", "-7d", "--rule", "nonsense", "--config", "minimal.yaml"], 1),
+        (&["backtest", "--from", "-7d", "--to", "-1d", "--config", "minimal.yaml"], 1), // there is no history
+        (&["backtest", "--from", "-7d", "--config", "../wrong/unknown-zone.yaml"], 1),
+        (&["explain", "--config", "minimal.yaml"], 2),
+        (&["explain", "12345", "--config", "minimal.yaml"], 2),
+        (&["explain", "nonsense", "--config", "minimal.yaml"], 2),
+        (&["explain", "123456", "--config", "absent.yaml"], 1),
         (&["topics", "--config", "absent.yaml"], 1),
         (&["replay", "--topic", "t", "--config", "minimal.yaml"], 2),
         (&["replay", "--in", "absent.okr", "--topic", "t", "--config", "minimal.yaml"], 1),
@@ -94,6 +105,8 @@ fn help() {
         &["check", "--help"],
         &["topics", "--help"],
         &["report", "--help"],
+        &["backtest", "--help"],
+        &["explain", "--help"],
         &["route", "--help"],
         &["silence", "--help"],
         &["silences", "--help"],
@@ -170,6 +183,32 @@ fn without_kafka_nothing_is_written() {
         let complaint = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}: {complaint}");
         assert!(complaint.contains("127.0.0.1:1") && output.stdout.is_empty(), "{arguments:?}: {complaint}");
+    }
+}
+
+/// Scenario: a backtest of rules and parameters that are not there, or of another type, or of a time without history.
+/// Guarantees: the complaint names what is wrong, and what was probably meant.
+#[test]
+fn a_backtest_says_what_is_wrong() {
+    #[rustfmt::skip]
+    let cases: &[(&[&str], &str)] = &[
+        (&["--rule", "high-eror-rate"],                            "no rule `high-eror-rate`; did you mean `high-error-rate`?"),
+        (&["--param", "high-eror-rate.max=1"],                     "no rule `high-eror-rate`; did you mean `high-error-rate`?"),
+        (&["--param", "high-error-rate.maxx=1"],                   "no parameter `maxx`; did you mean `max`?; it has: max"),
+        (&["--param", "high-error-rate.max=much"],                 "the parameter `max` of `high-error-rate` is a number, not `much`"),
+        (&["--param", "high-error-rate.max=NaN"],                  "is a number, not `NaN`"),
+        (&["--param", "high-error-rate.max=1", "--rule", "slow-requests"], "which --rule leaves out"),
+        (&["--rule", "a\u{1b}[31m"],                               "there is no rule `a\\u{1b}[31m`"),
+        (&["--rule", "high-error-rate"],                           "has no windows of requests_1m that end between 2025-06-02T00:00:00Z"),
+        (&["--service", "shop"],                                   "of the service `shop`"),
+    ];
+    for (arguments, expected) in cases {
+        let common = ["backtest", "--config", "minimal.yaml", "--from", "2025-06-02", "--to", "2025-06-03T00:00:00Z"];
+        let output = bongsu(&[&common[..], *arguments].concat());
+        let complaint = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {complaint}");
+        assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
     }
 }
 

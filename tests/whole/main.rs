@@ -7,6 +7,7 @@
 )]
 
 mod accounting;
+mod backtest;
 mod brokers;
 mod captured;
 mod demo;

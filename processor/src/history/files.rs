@@ -10,44 +10,30 @@ use arrow::json::ReaderBuilder;
 use bongsu_schemas::history::{History, NEXT_OFFSET_METADATA, date_folder, file_name, view_folder};
 use bongsu_schemas::tables::event_time_type;
 use chrono::NaiveDate;
-use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
-use tokio::runtime::Runtime;
-use url::Url;
 
 use super::chains::{Chain, Put, Row, Store};
+use super::place::{Place, date_of};
 use crate::events::{Emit, HistorySkipped, HistoryWritten};
 use crate::plan::ViewPlan;
 
 /// See the module.
 pub(crate) struct Files {
-    store: Box<dyn ObjectStore>,
-    prefix: Path,
+    place: Place,
     keep: chrono::Duration,
     schemas: BTreeMap<String, SchemaRef>,
-    /// The store is asynchronous; the flow that writes is a thread of its own.
-    runtime: Runtime,
 }
 
 impl Files {
     pub(crate) fn open(history: &History, views: &[&ViewPlan]) -> anyhow::Result<Files> {
-        let url = Url::parse(&history.url).with_context(|| format!("`history.url` is no URL: `{}`", history.url))?;
-        let options = std::env::vars().map(|(name, value)| (name.to_lowercase(), value));
-        let options = options.filter(|(name, _)| name.starts_with("aws_"));
-        let (store, prefix) = object_store::parse_url_opts(&url, options)
-            .with_context(|| format!("cannot open the history at `{}`", history.url))?;
         Ok(Files {
-            store,
-            prefix,
+            place: Place::open(history)?,
             keep: chrono::Duration::from_std(history.keep.duration())?,
             schemas: views.iter().map(|view| (view.name.clone(), record_schema(view))).collect(),
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
         })
     }
 
@@ -59,46 +45,30 @@ impl Files {
     /// Deletes what is older than `history.keep`.
     pub(crate) fn remove_expired(&self, today: NaiveDate) -> anyhow::Result<()> {
         for view in self.schemas.keys() {
-            for file in self.list(&view_folder(view))? {
-                let date = file
-                    .location
-                    .parts()
-                    .find_map(|part| part.as_ref().strip_prefix("date=")?.parse::<NaiveDate>().ok());
-                if date.is_some_and(|date| today - date > self.keep) {
-                    self.runtime.block_on(self.store.delete(&file.location)).context("cannot delete old history")?;
+            for file in self.place.list(&view_folder(view))? {
+                if date_of(&file.location).is_some_and(|date| today - date > self.keep) {
+                    self.place.delete(&file.location)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn path(&self, relative: &str) -> Path {
-        // Names of views are letters, digits and `_`, and dates are dates: nothing needs escaping.
-        Path::from(format!("{}/{relative}", self.prefix))
-    }
-
-    fn list(&self, folder: &str) -> anyhow::Result<Vec<ObjectMeta>> {
-        let listed = self.store.list(Some(&self.path(folder))).try_collect::<Vec<_>>();
-        self.runtime.block_on(listed).with_context(|| format!("cannot list `{folder}` of the history"))
-    }
-
     fn next_offset_of(&self, path: &Path) -> anyhow::Result<i64> {
-        let bytes = self.runtime.block_on(async { self.store.get(path).await?.bytes().await });
-        let bytes = bytes.with_context(|| format!("cannot read `{path}`"))?;
-        let file =
-            ParquetRecordBatchReaderBuilder::try_new(bytes).with_context(|| format!("`{path}` is no Parquet file"))?;
-        let metadata = file.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
-        let entry = metadata.into_iter().find(|entry| entry.key == NEXT_OFFSET_METADATA).and_then(|entry| entry.value);
-        entry
-            .and_then(|value| value.parse().ok())
-            .with_context(|| format!("`{path}` does not say where the next file starts"))
+        let next_offset = |metadata: &ParquetMetaData| -> Option<i64> {
+            let entries = metadata.file_metadata().key_value_metadata()?;
+            entries.iter().find(|entry| entry.key == NEXT_OFFSET_METADATA)?.value.as_ref()?.parse().ok()
+        };
+        let answers = self.place.metadata(std::slice::from_ref(path), next_offset)?;
+        let answer = answers.into_iter().next().flatten();
+        answer.with_context(|| format!("`{path}` does not say where the next file starts"))
     }
 }
 
 impl Store for Files {
     fn end_of(&self, chain: &Chain) -> anyhow::Result<Option<i64>> {
         let own = format!("p{}-", chain.partition);
-        let files = self.list(&date_folder(&chain.view, chain.date))?;
+        let files = self.place.list(&date_folder(&chain.view, chain.date))?;
         let mine = files
             .into_iter()
             .map(|file| file.location)
@@ -111,7 +81,7 @@ impl Store for Files {
             return Ok(Put::Created);
         };
         let name = format!("{}/{}", date_folder(&chain.view, chain.date), file_name(chain.partition, *first_offset));
-        let path = self.path(&name);
+        let path = self.place.path(&name);
         let schema = self.schemas.get(&chain.view).context("the view is not configured")?;
         let windows = read_fitting(schema, rows)?;
         let (rows_written, skipped) = (windows.num_rows(), rows.len() - windows.num_rows());
@@ -119,15 +89,11 @@ impl Store for Files {
             HistorySkipped { view: &chain.view, rows: skipped }.emit();
         }
         let bytes = encode(&windows, last_offset + 1).with_context(|| format!("cannot encode `{path}`"))?;
-        let put = self.store.put_opts(&path, bytes.into(), PutOptions::from(PutMode::Create));
-        match self.runtime.block_on(put) {
-            Ok(_) => {
-                HistoryWritten { path: path.as_ref(), rows: rows_written }.emit();
-                Ok(Put::Created)
-            }
-            Err(Error::AlreadyExists { .. }) => Ok(Put::Exists { next_offset: self.next_offset_of(&path)? }),
-            Err(error) => Err(error).with_context(|| format!("cannot write `{path}`")),
+        if !self.place.create(&path, bytes)? {
+            return Ok(Put::Exists { next_offset: self.next_offset_of(&path)? });
         }
+        HistoryWritten { path: path.as_ref(), rows: rows_written }.emit();
+        Ok(Put::Created)
     }
 }
 

@@ -6,8 +6,9 @@
 //! - H1: whoever writes a chain continues where its last file ends, so that no two files hold the same record, whatever crashed
 //!   between writing a file and committing the offset, and whoever else believed to own the partition.
 
-mod chains;
-mod files;
+pub(crate) mod chains;
+pub(crate) mod files;
+pub(crate) mod place;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
