@@ -7,6 +7,7 @@ mod demo;
 mod failure;
 mod kafka;
 mod output;
+mod reload;
 mod shutdown;
 
 use std::process::ExitCode;

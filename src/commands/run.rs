@@ -1,9 +1,10 @@
-//! `bongsu run`: the roles of this process, until SIGTERM or Ctrl-C.
+//! `bongsu run`: the roles of this process, until SIGTERM or Ctrl-C; begun anew with each new configuration.
 
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bongsu_schemas::health::Health;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -13,12 +14,16 @@ use crate::cli::{Role, Run};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::kafka;
+use crate::reload::Watch;
 
 /// How long everything may take to end after a signal: within five seconds, exit included.
 const DRAIN: Duration = Duration::from_millis(4_500);
 
 /// Between two attempts to reach Kafka at the start.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How long a reload may take to end what runs: calls to brokers that are away time out within this.
+const RELOAD_DRAIN: Duration = Duration::from_secs(60);
 
 type Roles = JoinSet<(&'static str, anyhow::Result<()>)>;
 
@@ -28,24 +33,38 @@ pub(super) async fn run(options: Run, shutdown: CancellationToken) -> Result<(),
                    start --role processor, --role reporter, or both with --role all";
         return Err(Failure::Usage(why.to_owned()));
     }
-    let config = load_config(&options.config.path)?;
-    let health = Health::default();
+    let mut config = load_config(&options.config.path)?;
     let recorder = metrics::install()?;
+    let mut watch = Watch::new(&options.config.path)?;
+    loop {
+        // With another configuration everything begins anew, as after a restart: all state is in Kafka.
+        let stop = shutdown.child_token();
+        let roles = start(config, options.role, &recorder, &stop);
+        match supervise(roles, stop, &mut watch).await? {
+            Some(next) if !shutdown.is_cancelled() => config = next,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Starts what the roles consist of; it ends with `stop`.
+fn start(config: Config, role: Role, recorder: &PrometheusHandle, stop: &CancellationToken) -> Roles {
+    let health = Health::default();
     let mut roles = Roles::new();
     // Listening comes first: `/readyz` tells why nothing happens while Kafka is away.
-    if options.role == Role::Processor {
-        let server = metrics::serve(config.dashboard.listen, recorder.clone(), health.clone(), shutdown.clone());
+    if role == Role::Processor {
+        let server = metrics::serve(config.dashboard.listen, recorder.clone(), health.clone(), stop.clone());
         roles.spawn(async { ("metrics server", server.await) });
     } else {
         let extra = metrics::routes(recorder.clone());
-        let reporter = bongsu_reporter::run(config.reporter(), health.clone(), extra, shutdown.clone());
+        let reporter = bongsu_reporter::run(config.reporter(), health.clone(), extra, stop.clone());
         roles.spawn(async { ("reporter", reporter.await) });
     }
-    let upkeep = metrics::upkeep(recorder, shutdown.clone());
+    let upkeep = metrics::upkeep(recorder.clone(), stop.clone());
     roles.spawn(async { ("metrics", upkeep.await) });
-    let prepared = prepare_then_process(config, options.role, health, shutdown.clone());
+    let prepared = prepare_then_process(config, role, health, stop.clone());
     roles.spawn(async { ("processor", prepared.await) });
-    supervise(roles, shutdown).await
+    roles
 }
 
 /// Waits for Kafka, sees to the topics, then runs the processor, if it is among the roles.
@@ -89,14 +108,21 @@ async fn ensure_topics(config: &Config, health: &Health) -> anyhow::Result<()> {
     }
 }
 
-/// Waits for the roles. One that ends before the signal takes the others with it.
-async fn supervise(mut roles: Roles, shutdown: CancellationToken) -> Result<(), Failure> {
+/// Waits for the roles. One that ends before the signal takes the others with it. Gives a new configuration if that is why they ended.
+async fn supervise(mut roles: Roles, stop: CancellationToken, watch: &mut Watch) -> Result<Option<Config>, Failure> {
     let mut failure = None;
+    let mut next = None;
     let mut deadline = None;
     loop {
         let joined = match deadline {
             Some(at) => match timeout_at(at, roles.join_next()).await {
                 Ok(joined) => joined,
+                Err(_) if next.is_some() => {
+                    let why = anyhow!(
+                        "not everything ended within {RELOAD_DRAIN:?}, so that the new configuration has to wait for a restart"
+                    );
+                    return Err(Failure::Runtime(why));
+                }
                 Err(_) => {
                     tracing::warn!(unfinished = roles.len(), "not everything ended within {DRAIN:?}, leaving it");
                     break;
@@ -104,8 +130,14 @@ async fn supervise(mut roles: Roles, shutdown: CancellationToken) -> Result<(), 
             },
             None => tokio::select! {
                 joined = roles.join_next() => joined,
-                () = shutdown.cancelled() => {
+                () = stop.cancelled() => {
                     deadline = Some(Instant::now() + DRAIN);
+                    continue;
+                }
+                config = watch.next() => {
+                    next = Some(config);
+                    stop.cancel();
+                    deadline = Some(Instant::now() + RELOAD_DRAIN);
                     continue;
                 }
             },
@@ -113,16 +145,16 @@ async fn supervise(mut roles: Roles, shutdown: CancellationToken) -> Result<(), 
         let Some(joined) = joined else { break };
         let (role, result) = joined.unwrap_or_else(|error| ("a task", Err(anyhow!("ended abnormally: {error}"))));
         let result = match result {
-            Ok(()) if !shutdown.is_cancelled() => Err(anyhow!("ended although nobody asked it to")),
+            Ok(()) if !stop.is_cancelled() => Err(anyhow!("ended although nobody asked it to")),
             result => result,
         };
         if let Err(error) = result {
             tracing::error!(role, error = format!("{error:#}"), "failed");
             failure.get_or_insert(error.context(format!("in the {role}")));
-            shutdown.cancel();
+            stop.cancel();
         } else {
             tracing::debug!(role, "ended");
         }
     }
-    failure.map_or(Ok(()), |error| Err(Failure::Runtime(error)))
+    failure.map_or(Ok(next), |error| Err(Failure::Runtime(error)))
 }

@@ -15,6 +15,7 @@ mod evolution;
 mod exactly_once;
 mod hostile;
 mod identity;
+mod reload;
 mod shutdown;
 mod stream;
 mod support;
