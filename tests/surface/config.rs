@@ -161,7 +161,7 @@ fn a_minimal_configuration_is_useful() {
 /// Guarantees: it is ordinary configuration, and amounts to the same.
 #[test]
 fn printed_defaults_are_configuration() {
-    let sources = ["requests", "exceptions", "metrics", "events"]
+    let sources = ["requests", "spans", "exceptions", "metrics", "events"]
         .map(|table| format!("  - {{ topic: {table}, format: json, table: {table} }}\n"));
     let head = format!(
         "kafka: {{ brokers: 'localhost:9092' }}\nsources:\n{}services: {{ '*': {{ owner: {{ name: P }} }} }}\n",

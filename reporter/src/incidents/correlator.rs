@@ -37,7 +37,7 @@ const ONSETS_WITHIN: TimeDelta = TimeDelta::minutes(10);
 pub struct Correlator {
     pub(super) incidents: BTreeMap<String, Arc<Incident>>,
     pub(super) incident_of_alert: BTreeMap<String, String>,
-    /// Resolved incidents, oldest first. May name one twice that was opened again.
+    /// Incidents that were resolved, the one whose last time is longest ago first; some are open again.
     resolved: VecDeque<String>,
     open: usize,
     calls: CallGraph,
@@ -126,6 +126,7 @@ impl Correlator {
         }
         let change = IncidentChange { incident: Arc::clone(entry), transition: Transition::Resolved };
         self.open = self.open.saturating_sub(1);
+        self.resolved.retain(|known| known != id);
         self.resolved.push_back(id.to_owned());
         self.forget_oldest_resolved();
         Some(change)
@@ -144,8 +145,7 @@ impl Correlator {
     fn forget_oldest_resolved(&mut self) {
         while self.resolved.len() > MAX_RESOLVED {
             let Some(id) = self.resolved.pop_front() else { return };
-            let opened_or_resolved_again = self.resolved.contains(&id);
-            if !opened_or_resolved_again && self.incidents.get(&id).is_some_and(|found| !found.is_open()) {
+            if self.incidents.get(&id).is_some_and(|found| !found.is_open()) {
                 self.forget(&id);
             }
         }
