@@ -31,6 +31,7 @@ use self::api::{Hosts, Order};
 use self::board::Board;
 use crate::commands::Writer;
 use crate::config::Config;
+use crate::recent::SharedRecent;
 use crate::silences::Silences;
 
 /// Changes are sent together this often, so that a browser is not flooded during a replay.
@@ -75,8 +76,14 @@ impl Shared {
     }
 }
 
-/// Serves the page until `stop`.
-pub(crate) async fn run(config: &Config, health: Health, extra: Router, stop: CancellationToken) -> anyhow::Result<()> {
+/// Serves the page until `stop`, and fills `recent` with the windows that it reads.
+pub(crate) async fn run(
+    config: &Config,
+    recent: SharedRecent,
+    health: Health,
+    extra: Router,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let address = config.dashboard.listen;
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listening at dashboard.listen `{address}`"))?;
@@ -84,7 +91,7 @@ pub(crate) async fn run(config: &Config, health: Health, extra: Router, stop: Ca
     let writer = Writer::new(&config.kafka)?;
     let (orders, ordered) = mpsc::channel(api::MAX_ORDERS);
     let shared = Shared::new(health, Hosts::of(&config.dashboard), orders, stop.clone());
-    let reader = reader::spawn(&config.kafka, shared.clone())?;
+    let reader = reader::spawn(&config.kafka, shared.clone(), recent)?;
     let serve = axum::serve(listener, router(shared.clone()).merge(extra))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let bounded = async {

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::kafka::{Producer, read_all};
+use crate::pacing::Told;
+use crate::slack::digest::Line;
 
 /// Entries older than this are deleted: alerts are kept for 35 days, and a report is never sent later than that.
 const KEEP: TimeDelta = TimeDelta::days(60);
@@ -27,10 +29,19 @@ pub(crate) struct Entry {
     pub(crate) channel_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ts: Option<String>,
-    /// The incident's sequence that the message shows; 1 for what is sent once.
+    /// The incident's sequence that the message shows; 1 for what is sent once; 0 where the message shows none of it yet.
     pub(crate) sequence: u32,
     #[serde(with = "rfc3339")]
     pub(crate) sent_at: DateTime<Utc>,
+    /// The digest's notification id, where an incident has no message of its own but a line in a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<String>,
+    /// That line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<Line>,
+    /// What it has told, for its pace and its thread.
+    #[serde(default, skip_serializing_if = "Told::is_default")]
+    pub(crate) told: Told,
 }
 
 /// What was sent.
@@ -38,6 +49,10 @@ pub(crate) struct Entry {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     Incident,
+    /// One message for many incidents.
+    Digest,
+    /// In the thread of an incident's message.
+    Reply,
     AlertMail,
     WeeklyDigest,
     WeeklyMail,
@@ -46,11 +61,21 @@ pub(crate) enum Kind {
     Webhook,
 }
 
+impl Entry {
+    /// A notification that was sent at `sent_at`.
+    pub(crate) fn new(id: String, kind: Kind, channel: String, sequence: u32, sent_at: DateTime<Utc>) -> Entry {
+        let (channel_id, ts, digest, line, told) = (None, None, None, None, Told::default());
+        Entry { id, kind, channel, channel_id, ts, sequence, sent_at, digest, line, told }
+    }
+}
+
 impl Kind {
     /// For metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Incident => "incident",
+            Kind::Digest => "digest",
+            Kind::Reply => "reply",
             Kind::AlertMail => "alert-mail",
             Kind::WeeklyDigest => "weekly-digest",
             Kind::WeeklyMail => "weekly-mail",
@@ -64,7 +89,8 @@ impl Kind {
 #[derive(Clone)]
 pub(crate) struct Ledger {
     topic: Arc<str>,
-    producer: Arc<Producer>,
+    /// None in tests of what stands above the ledger.
+    producer: Option<Arc<Producer>>,
     // Held for a map operation only, never across an await.
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
 }
@@ -87,7 +113,25 @@ impl Ledger {
             producer.send(&topic, &id, None).await?;
             entries.remove(&id);
         }
-        Ok(Ledger { topic: topic.into(), producer, entries: Arc::new(Mutex::new(entries)) })
+        Ok(Ledger { topic: topic.into(), producer: Some(producer), entries: Arc::new(Mutex::new(entries)) })
+    }
+
+    /// One that has only its memory.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Ledger {
+        Ledger { topic: "".into(), producer: None, entries: Arc::default() }
+    }
+
+    /// As if the process had ended and read its topic again, without the entries of `lost`.
+    #[cfg(test)]
+    pub(crate) fn reloaded_without(&self, lost: impl Fn(&Entry) -> bool) -> Ledger {
+        let entries = self
+            .entries()
+            .iter()
+            .filter(|(_, entry)| !lost(entry))
+            .map(|(id, entry)| (id.clone(), entry.clone()))
+            .collect();
+        Ledger { topic: "".into(), producer: None, entries: Arc::new(Mutex::new(entries)) }
     }
 
     /// What was sent last for a notification.
@@ -95,12 +139,25 @@ impl Ledger {
         self.entries().get(id).cloned()
     }
 
+    /// The incidents that have a line in a digest.
+    pub(crate) fn members(&self, digest: &str) -> Vec<Entry> {
+        self.entries().values().filter(|entry| entry.digest.as_deref() == Some(digest)).cloned().collect()
+    }
+
     /// Remembers, in this process at once and in Kafka when this returns.
     pub(crate) async fn record(&self, entry: Entry) -> anyhow::Result<()> {
         let value = serde_json::to_string(&entry)?;
         let id = entry.id.clone();
         self.entries().insert(id.clone(), entry);
-        self.producer.send(&self.topic, &id, Some(&value)).await
+        match &self.producer {
+            Some(producer) => producer.send(&self.topic, &id, Some(&value)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Ledger::record`], for several entries, in their order.
+    pub(crate) async fn record_all(&self, entries: Vec<Entry>) -> anyhow::Result<()> {
+        futures::future::try_join_all(entries.into_iter().map(|entry| self.record(entry))).await.map(|_| ())
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {

@@ -6,6 +6,8 @@
 //! - `pipeline`: from `bongsu.alerts` to people, on one screen;
 //! - [`incidents`], `acknowledgements`, [`routing`], [`silences`], [`slack::message`]: which alerts belong together, who has taken them, who is
 //!   told, and in which words (pure);
+//! - `telling`, `notification`, `pacing`, [`recent`]: what each channel is to have, how often it may change, and what happened around an alert
+//!   (pure);
 //! - `feed`, `follower`, `call_feed`, [`commands`], `delivery`, `ledger`, `slack::client`, `mail`: the shell around them;
 //! - `webhook`: incidents by HTTP, to whoever is configured, and to Alertmanager;
 //! - [`weekly`]: the weekly exception report;
@@ -29,10 +31,14 @@ pub mod incidents;
 mod kafka;
 mod ledger;
 mod mail;
+mod notification;
+mod pacing;
 mod pipeline;
+pub mod recent;
 pub mod routing;
 pub mod silences;
 pub mod slack;
+mod telling;
 mod webhook;
 pub mod weekly;
 
@@ -42,6 +48,7 @@ use bongsu_schemas::health::Health;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::recent::SharedRecent;
 
 /// Runs the reporter until `shutdown`, and ends within five seconds of it.
 ///
@@ -53,15 +60,17 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let config = Arc::new(config);
+    // The page's thread reads the windows, also for what messages say about an alert.
+    let recent = SharedRecent::default();
     // Whichever part fails takes the other one with it; both see the caller's shutdown.
     let stop = shutdown.child_token();
     let pipeline = async {
-        let ended = pipeline::run(Arc::clone(&config), health.clone(), stop.clone()).await;
+        let ended = pipeline::run(Arc::clone(&config), recent.clone(), health.clone(), stop.clone()).await;
         stop.cancel();
         ended
     };
     let dashboard = async {
-        let ended = dashboard::run(&config, health.clone(), extra, stop.clone()).await;
+        let ended = dashboard::run(&config, recent.clone(), health.clone(), extra, stop.clone()).await;
         stop.cancel();
         ended
     };

@@ -199,8 +199,7 @@ async fn send_alerts(
             continue;
         }
         events::delivered(Kind::AlertMail, &owner, &mail.id);
-        let (channel_id, ts, sent_at) = (None, None, Utc::now());
-        let entry = Entry { id: mail.id, kind: Kind::AlertMail, channel: owner, channel_id, ts, sequence: 1, sent_at };
+        let entry = Entry::new(mail.id, Kind::AlertMail, owner, 1, Utc::now());
         if let Err(error) = ledger.record(entry).await {
             warn!(error = format!("{error:#}"), "the ledger could not be written");
         }

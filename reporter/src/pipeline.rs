@@ -5,6 +5,7 @@
 //!                      ▼
 //! bongsu.alerts ─► correlate ─► bongsu.incidents ─► commit offset
 //!                      └─► not silenced ─► one queue for each channel ─► Slack, webhooks ─► bongsu.notifications (the ledger)
+//! bongsu.windows ─► recent ─────┤ (what happened around an alert)
 //! bongsu.commands ─► silences ──┘
 //!         └─► acknowledgements ─► bongsu.incidents, Slack
 //! ```
@@ -16,7 +17,7 @@
 //! - R1: nobody is told twice: ids are deterministic, and where the ledger may lack an entry the channel is searched (see [`crate::delivery`]).
 //! - R2: nothing here waits for Slack, so that no channel holds up another one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,7 @@ use bongsu_schemas::alert::AlertRecord;
 use bongsu_schemas::command::Command;
 use bongsu_schemas::health::Health;
 use bongsu_schemas::incident::IncidentRecord;
-use bongsu_schemas::key::stable_id;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::Utc;
 use rdkafka::message::Message;
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
@@ -36,33 +36,35 @@ use crate::acknowledgements::Acknowledgements;
 use crate::call_feed::{self, Heard};
 use crate::commands::{self, Given};
 use crate::config::Config;
-use crate::delivery::{Deliveries, Notification};
+use crate::delivery::Deliveries;
 use crate::events;
 use crate::feed::{AlertFeed, Feed, PART};
 use crate::incidents::{Correlator, Incident, IncidentAlert, Published};
 use crate::kafka::{Producer, read_all};
 use crate::ledger::{Entry, Kind, Ledger};
 use crate::mail::{AlertMails, Mailer};
-use crate::routing::{Question, route};
+use crate::pacing::PACE;
+use crate::recent::SharedRecent;
 use crate::silences::Silences;
 use crate::slack::client::Client;
-use crate::slack::message::{self, Context as MessageContext};
+use crate::telling::{is_news, notifications};
 use crate::webhook::endpoint::Endpoint;
 use crate::webhook::{self, Webhooks};
 use crate::weekly::sender::WeeklySender;
 
-/// An incident that was over for this long before anybody could be told of it is no news: a first start is silent about the past.
-const NO_NEWS_AFTER: TimeDelta = TimeDelta::hours(24);
-/// Clocks of this machine and of Slack may differ by this much.
-const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(10);
 /// For what is being sent at shutdown; the whole must end within five seconds.
 const DRAIN: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_secs(2);
 /// A start waits this long for who calls whom. Without it the alerts of one fault are incidents apart; without alerts nobody is told.
 const CALLS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs until `shutdown`.
-pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Runs until `shutdown`. `recent` is filled by who reads windows for the page.
+pub(crate) async fn run(
+    config: Arc<Config>,
+    recent: SharedRecent,
+    health: Health,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
     let slack = config.slack.as_ref().map(|slack| Client::new(slack, environment)).transpose()?.map(Arc::new);
     let mailer = config.smtp.as_ref().map(|smtp| Mailer::new(smtp, environment)).transpose()?.map(Arc::new);
@@ -74,7 +76,7 @@ pub(crate) async fn run(config: Arc<Config>, health: Health, shutdown: Cancellat
     let mut feed = AlertFeed::spawn(&config.kafka, health.clone())?;
     let (mut commands, commands_thread) = commands::follow(&config.kafka)?;
     let (mut calls, calls_thread) = call_feed::follow(&config.kafka)?;
-    let mut reporter = Reporter::new(config, slack, endpoints, mailer, producer, health);
+    let mut reporter = Reporter::new(config, slack, endpoints, mailer, producer, recent, health);
     loop {
         let next = tokio::select! {
             biased;
@@ -126,6 +128,7 @@ struct Reporter {
     endpoints: Vec<Arc<Endpoint>>,
     mailer: Option<Arc<Mailer>>,
     producer: Arc<Producer>,
+    recent: SharedRecent,
     health: Health,
     correlator: Correlator,
     /// The calls of the last hour are known.
@@ -156,6 +159,7 @@ impl Reporter {
         endpoints: Vec<Arc<Endpoint>>,
         mailer: Option<Arc<Mailer>>,
         producer: Arc<Producer>,
+        recent: SharedRecent,
         health: Health,
     ) -> Reporter {
         Reporter {
@@ -164,6 +168,7 @@ impl Reporter {
             endpoints,
             mailer,
             producer,
+            recent,
             health,
             correlator: Correlator::default(),
             calls_read: false,
@@ -269,9 +274,11 @@ impl Reporter {
         self.read_commands().await;
         self.acknowledgements.apply_to(&mut self.correlator);
         self.are_acknowledged = true;
-        let deliveries = self.slack.clone().map(|client| Deliveries::new(client, ledger.clone()));
         let public_url = self.config.dashboard.public_url.as_ref().map(|url| url.as_str());
         let webhooks = Webhooks::new(&self.endpoints, ledger.clone(), public_url);
+        let (zone, public_url) = (self.config.zone, public_url.map(str::to_owned));
+        let deliveries =
+            self.slack.clone().map(|client| Deliveries::new(client, ledger.clone(), PACE, zone, public_url));
         let from = self.config.reports.weekly.as_ref().map(|weekly| weekly.from.clone());
         let mailer = self.mailer.clone().zip(from);
         let alert_mails = mailer.map(|(mailer, from)| AlertMails::new(mailer, from, ledger.clone()));
@@ -354,8 +361,7 @@ impl Reporter {
             self.publish(incident).await?;
             let (channel, sequence) = (acknowledgement.by.clone(), incident.record.sequence);
             let kind = Kind::Acknowledgement;
-            let entry = Entry { id, kind, channel, channel_id: None, ts: None, sequence, sent_at: Utc::now() };
-            ledger.record(entry).await?;
+            ledger.record(Entry::new(id, kind, channel, sequence, Utc::now())).await?;
         }
         Ok(())
     }
@@ -366,7 +372,8 @@ impl Reporter {
         let muted = |alert: &IncidentAlert| self.silences.mute(&alert.firing);
         if let Some(deliveries) = &mut live.deliveries {
             let is_told = |id: &str| live.ledger.get(id).is_some();
-            for notification in notifications(incident, &muted, &is_told, &self.config, maybe_sent) {
+            let recent = &mut self.recent.lock();
+            for notification in notifications(incident, &muted, &is_told, &self.config, recent, maybe_sent) {
                 deliveries.enqueue(notification);
             }
         }
@@ -416,51 +423,3 @@ async fn published(config: &Config) -> anyhow::Result<Published> {
     });
     reading.await?
 }
-
-/// Whether people want to hear of it still.
-fn is_news(incident: &Incident, now: DateTime<Utc>) -> bool {
-    incident.is_open() || incident.changed_at().is_some_and(|at| now - at < NO_NEWS_AFTER)
-}
-
-/// One message for each channel that is to know of an incident: of its alerts that are not muted, or of all where the channel was told
-/// before, so that the message does not go on burning. Where each alert is explained by another one, the channel has nothing to do.
-fn notifications(
-    incident: &Incident,
-    muted: &dyn Fn(&IncidentAlert) -> bool,
-    is_told: &dyn Fn(&str) -> bool,
-    config: &Config,
-    maybe_sent: bool,
-) -> Vec<Notification> {
-    let mut channels: BTreeMap<&str, Vec<&IncidentAlert>> = BTreeMap::new();
-    for alert in &incident.alerts {
-        let route = route(&config.services, config.zone, Question::of(&alert.firing));
-        if route.channels.is_empty() && !route.is_nobody_on_purpose() {
-            events::nobody_to_tell(route.question.service, &incident.record.incident_id);
-        }
-        // A channel that is named twice is told once.
-        for channel in route.channels.iter().collect::<BTreeSet<_>>() {
-            channels.entry(channel).or_default().push(alert);
-        }
-    }
-    let since = incident.first_fired_at().unwrap_or(DateTime::UNIX_EPOCH) - CLOCK_SKEW;
-    let notification = |(channel, all): (&str, Vec<&IncidentAlert>)| {
-        let id = stable_id(["incident", &incident.record.incident_id, channel]);
-        let audible: Vec<&IncidentAlert> = all.iter().copied().filter(|alert| !muted(alert)).collect();
-        // True of none as well.
-        let nothing_to_do = audible.iter().all(|alert| alert.explained_by.is_some());
-        if nothing_to_do && !is_told(&id) {
-            return None;
-        }
-        let alerts = if audible.is_empty() { all } else { audible };
-        let public_url = config.dashboard.public_url.as_ref().map(|url| url.as_str());
-        let context = MessageContext { id: &id, zone: config.zone, public_url };
-        let message = message::incident(incident, &alerts, context);
-        let (channel, sequence) = (channel.to_owned(), incident.record.sequence);
-        Some(Notification { id, kind: Kind::Incident, channel, sequence, message, since, maybe_sent })
-    };
-    channels.into_iter().filter_map(notification).collect()
-}
-
-#[cfg(test)]
-#[path = "pipeline_tests.rs"]
-mod tests;

@@ -145,8 +145,12 @@ fn chosen(
     muted: &dyn Fn(&IncidentAlert) -> bool,
     is_told: bool,
 ) -> Option<Vec<usize>> {
-    let wanted: Vec<(usize, &IncidentAlert)> =
-        incident.alerts.iter().enumerate().filter(|(_, alert)| webhook.wants(&alert.firing)).collect();
+    let wanted: Vec<(usize, &IncidentAlert)> = incident
+        .alerts
+        .iter()
+        .enumerate()
+        .filter(|(_, alert)| webhook.wants(&alert.firing, alert.highest_severity()))
+        .collect();
     let places = |keep: &dyn Fn(&IncidentAlert) -> bool| -> Vec<usize> {
         wanted.iter().filter(|(_, alert)| keep(alert)).map(|(place, _)| *place).collect()
     };
@@ -260,15 +264,8 @@ impl Worker {
 
     async fn remember(&self, post: &Post) {
         events::delivered(Kind::Webhook, &post.webhook, &post.id);
-        let entry = Entry {
-            id: post.id.clone(),
-            kind: Kind::Webhook,
-            channel: post.webhook.clone(),
-            channel_id: None,
-            ts: None,
-            sequence: post.sequence(),
-            sent_at: Utc::now(),
-        };
+        let (id, webhook) = (post.id.clone(), post.webhook.clone());
+        let entry = Entry::new(id, Kind::Webhook, webhook, post.sequence(), Utc::now());
         if let Err(error) = self.ledger.record(entry).await {
             let (webhook, id, error) = (&post.webhook, &post.id, format!("{error:#}"));
             warn!(webhook, id, error, "the ledger could not be written; a restart sends it again");

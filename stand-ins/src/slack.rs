@@ -1,7 +1,8 @@
 //! Slack's Web API, as a bot that posts messages sees it.
 //!
 //! It refuses what Slack refuses: messages without a token, over a limit, to a channel that is not there, or too quick. Like Slack,
-//! `chat.postMessage` takes a channel's name or id, but `chat.update` and `conversations.history` know ids only.
+//! `chat.postMessage` takes a channel's name or id, but `chat.update`, `conversations.history` and `conversations.replies` know ids only.
+//! A reply in a thread belongs to its message, and is not in the channel's history.
 
 mod api;
 mod blocks;
@@ -11,7 +12,7 @@ use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -86,6 +87,11 @@ impl SlackStandIn {
     /// The next `count` calls fail like this. Faults queue up.
     pub fn fail_next(&self, count: usize, fault: Fault) {
         self.state.change(|state| state.fail_next(count, fault));
+    }
+
+    /// All calls fail like this until `length` has passed.
+    pub fn fail_for(&self, length: Duration, fault: Fault) {
+        self.state.change(|state| state.fail_until(Instant::now() + length, fault));
     }
 
     /// All messages, once `predicate` is content with them; an error that shows them when `deadline` has passed.

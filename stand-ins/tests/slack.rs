@@ -92,6 +92,11 @@ async fn slack_s_refusals() {
         ("chat.update", json!({"channel": "#orders", "ts": "1.2", "text": "x"}), "channel_not_found"),
         ("chat.update", json!({"channel": "C00000001", "ts": "1.2", "text": "x"}), "message_not_found"),
         ("conversations.history", json!({"channel": "orders"}), "channel_not_found"),
+        ("chat.postMessage", json!({"channel": "orders", "text": "x", "thread_ts": "1.2"}), "thread_not_found"),
+        ("conversations.replies", json!({"channel": "C00000001"}), "invalid_arguments"),
+        ("conversations.replies", json!({"channel": "orders", "ts": "1.2"}), "channel_not_found"),
+        ("conversations.replies", json!({"channel": "C00000001", "ts": "1.2"}), "thread_not_found"),
+        ("conversations.history", json!({"channel": "C00000001", "cursor": "x"}), "invalid_cursor"),
         ("chat.delete", json!({"channel": "orders"}), "unknown_method"),
     ];
     for (method, body, error) in cases {
@@ -133,4 +138,61 @@ async fn faults_and_the_rate_limit() {
     assert!(answers.iter().any(|(status, retry_after, _)| *status == 429 && retry_after.as_deref() == Some("1")));
     let other = call(&slack, "chat.postMessage", &headers, r##"{"channel":"#b","text":"x"}"##).await.unwrap();
     assert_eq!(other.0, 200, "the limit is the channel's");
+}
+
+/// Scenario: three replies to one of two messages, read in pages, and one of them updated.
+/// Guarantees: a thread begins with its message and goes on in order; the history has no replies, but counts them.
+#[tokio::test]
+async fn threads() {
+    let slack = SlackStandIn::start(SlackOptions::default()).await.unwrap();
+    let post = async |text: &str, thread_ts: Option<&str>| {
+        let body = json!({"channel": "#orders", "text": text, "thread_ts": thread_ts});
+        json_call(&slack, "chat.postMessage", body).await.unwrap()
+    };
+    let parent = post("parent", None).await;
+    let (channel, ts) = (parent["channel"].as_str().unwrap(), parent["ts"].as_str().unwrap());
+    post("other", None).await;
+    for text in ["one", "two", "three"] {
+        assert_eq!(post(text, Some(ts)).await["message"]["thread_ts"], ts);
+    }
+    let texts = |answer: &Value| -> Vec<String> {
+        let messages = answer["messages"].as_array().unwrap().iter();
+        messages.map(|message| message["text"].as_str().unwrap().to_owned()).collect()
+    };
+    let first =
+        json_call(&slack, "conversations.replies", json!({"channel": channel, "ts": ts, "limit": 2})).await.unwrap();
+    assert_eq!(
+        (texts(&first), &first["has_more"]),
+        (vec!["parent".to_owned(), "one".to_owned(), "two".to_owned()], &json!(true))
+    );
+    let next = json!({"channel": channel, "ts": ts, "limit": 2, "cursor": first["response_metadata"]["next_cursor"]});
+    let second = json_call(&slack, "conversations.replies", next).await.unwrap();
+    assert_eq!((texts(&second), &second["has_more"]), (vec!["parent".to_owned(), "three".to_owned()], &json!(false)));
+    assert_eq!(second["response_metadata"]["next_cursor"], "");
+
+    let update = json!({"channel": channel, "ts": second["messages"][1]["ts"], "text": "drei"});
+    assert_eq!(json_call(&slack, "chat.update", update).await.unwrap()["ok"], true);
+    let page = json_call(&slack, "conversations.history", json!({"channel": channel, "limit": 1})).await.unwrap();
+    let next = json!({"channel": channel, "cursor": page["response_metadata"]["next_cursor"]});
+    let rest = json_call(&slack, "conversations.history", next).await.unwrap();
+    assert_eq!((texts(&page), texts(&rest)), (vec!["other".to_owned()], vec!["parent".to_owned()]));
+    assert_eq!(rest["messages"][0]["reply_count"], 3);
+    let kept = slack.messages("#orders");
+    let replies: Vec<&str> = kept[0].replies.iter().map(|reply| reply.text.as_str()).collect();
+    assert_eq!((kept.len(), replies), (2, vec!["one", "two", "drei"]));
+}
+
+/// Scenario: Slack refuses a call, and then is away for some time.
+/// Guarantees: neither has an effect; afterwards everything works.
+#[tokio::test]
+async fn refusals_and_outages_on_demand() {
+    let slack = SlackStandIn::start(SlackOptions::default()).await.unwrap();
+    slack.fail_next(1, Fault::Refused { error: "invalid_blocks" });
+    let post = async || json_call(&slack, "chat.postMessage", json!({"channel": "#orders", "text": "x"})).await;
+    assert_eq!(post().await.unwrap()["error"], "invalid_blocks");
+    slack.fail_for(Duration::from_secs(3600), Fault::Outage);
+    assert!(post().await.is_err() && post().await.is_err());
+    slack.fail_for(Duration::ZERO, Fault::Outage);
+    assert_eq!(post().await.unwrap()["ok"], true);
+    assert_eq!(slack.all_messages().len(), 1);
 }

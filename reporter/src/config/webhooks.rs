@@ -83,8 +83,9 @@ fn lowest_severity() -> u8 {
 }
 
 impl Webhook {
-    /// Whether it asks for an alert. An alert that does not say of which environment it is may be of any.
-    pub fn wants(&self, firing: &AlertRecord) -> bool {
+    /// Whether it asks for an alert; `severity` is the highest that it has had, so that who was told of it is told of its end. An alert that
+    /// does not say of which environment it is may be of any.
+    pub fn wants(&self, firing: &AlertRecord, severity: u8) -> bool {
         let service_fits = self
             .services
             .as_ref()
@@ -94,7 +95,7 @@ impl Webhook {
             (Some(wanted), Some(is)) => wanted == is,
             _ => true,
         };
-        firing.severity >= self.severity && service_fits && environment_fits
+        severity >= self.severity && service_fits && environment_fits
     }
 
     /// What is wrong with it beyond the form of each key, and what would be right; each with its key, which has two parts for one of the
@@ -302,7 +303,7 @@ mod tests {
             record.severity = severity;
             record.key.insert("environment".to_owned(), environment.into());
             assert_eq!(
-                webhook(filter.clone()).wants(&record),
+                webhook(filter.clone()).wants(&record, record.severity),
                 wanted,
                 "{filter} {severity} {service:?} {environment:?}"
             );

@@ -14,6 +14,10 @@ let isPressed = false;
 // Whether the reader has chosen a view, or looks for something in one: then no alert changes it under their eyes.
 let isChosen = false;
 const byId = (id) => document.getElementById(id);
+// A link from a message names the time that matters: ?from=...&to=...#incident-...
+const query = new URLSearchParams(location.search);
+const range = ["from", "to"].map((name) => Date.parse(query.get(name) ?? ""));
+const hasRange = range.every(Number.isFinite);
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const whole = new Intl.NumberFormat();
 const short = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
@@ -60,6 +64,10 @@ function since(text) {
   const minutes = Math.max(0, Math.round((Date.now() - new Date(text)) / 60000));
   if (minutes < 60) return `${minutes} min`;
   return minutes < 2880 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.floor(minutes / 1440)} days`;
+}
+// Whether any of the time from one to the other was asked for; a time that is not known yet has no end.
+function isAskedFor(from, to) {
+  return !hasRange || (Date.parse(from) <= range[1] && (!to || Date.parse(to) >= range[0]));
 }
 function fires(severity) {
   const count = Math.min(5, Math.max(1, severity || 1));
@@ -158,8 +166,8 @@ function incidentCard(incident) {
   if (open && !incident.acknowledged_by) card.append(button(`take ${incident.incident_id}`, "Take it", "taken", () => [path, { by: "dashboard" }]));
   return card;
 }
-function cards(list, records, isLive, at, make) {
-  const sorted = [...records.values()].sort((a, b) => isLive(b) - isLive(a) || (b.severity - a.severity) * isLive(a) || at(b).localeCompare(at(a)));
+function cards(list, records, isLive, at, make, isWanted) {
+  const sorted = [...records.values()].filter(isWanted).sort((a, b) => isLive(b) - isLive(a) || (b.severity - a.severity) * isLive(a) || at(b).localeCompare(at(a)));
   const live = sorted.filter(isLive);
   list.replaceChildren(...live.slice(0, MAX_ROWS).concat(sorted.filter((record) => !isLive(record)).slice(0, MAX_OVER)).map(make));
   return live.length;
@@ -183,7 +191,8 @@ function drawWindows() {
   const words = byId("find").value.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = (window) => {
     const text = JSON.stringify(window.key).toLowerCase();
-    return window.view === select.value && words.every((word) => text.includes(word));
+    const isWanted = isAskedFor(window.window_start, window.window_end);
+    return isWanted && window.view === select.value && words.every((word) => text.includes(word));
   };
   const rows = [...windows.values()].filter(fits).sort((a, b) => b.window_end.localeCompare(a.window_end));
   const found = new Set(rows.flatMap((window) => Object.keys(window.key)));
@@ -203,14 +212,26 @@ function drawWindows() {
 }
 function draw() {
   const focused = document.activeElement?.dataset?.key;
-  const firing = cards(byId("alerts"), alerts, (alert) => alert.status === "firing", (alert) => alert.window_end, alertCard);
-  const open = cards(byId("incidents"), incidents, (incident) => incident.status === "open", (incident) => incident.opened_at, incidentCard);
+  const firing = cards(byId("alerts"), alerts, (alert) => alert.status === "firing", (alert) => alert.window_end, alertCard,
+    (alert) => isAskedFor(alert.window_start, alert.status === "firing" ? null : alert.window_end));
+  const open = cards(byId("incidents"), incidents, (incident) => incident.status === "open", (incident) => incident.opened_at, incidentCard,
+    (incident) => isAskedFor(incident.opened_at, incident.resolved_at));
   byId("alert-count").textContent = firing;
   byId("incident-count").textContent = open;
-  byId("calm").hidden = firing > 0;
+  byId("calm").hidden = firing > 0 || hasRange;
   document.title = firing ? `(${firing}) Bongsu` : "Bongsu";
   drawWindows();
   if (focused) [...document.querySelectorAll("button")].find((made) => made.dataset.key === focused)?.focus();
+  showAsked();
+}
+// Cards are made after the browser has looked for the one that the address names.
+let isShown = false;
+function showAsked() {
+  const card = location.hash.startsWith("#incident-") && byId(location.hash.slice(1));
+  if (!card) return;
+  card.classList.add("asked");
+  if (!isShown) card.scrollIntoView({ block: "center" });
+  isShown = true;
 }
 let drawing = false;
 function drawSoon() {
@@ -255,5 +276,9 @@ document.addEventListener("pointerdown", (event) => { isPressed = event.target i
 for (const event of ["pointerup", "pointercancel"]) {
   // After the click, which comes next.
   document.addEventListener(event, () => setTimeout(() => { isPressed = false; drawSoon(); }));
+}
+if (hasRange) {
+  byId("range-text").textContent = `From ${time(range[0])} to ${time(range[1])}.`;
+  byId("range").hidden = false;
 }
 setInterval(drawSoon, 30000);

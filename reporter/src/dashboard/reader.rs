@@ -1,4 +1,5 @@
-//! Reads windows, alerts, incidents and commands for the page, on a thread of its own and outside of any group.
+//! Reads windows, alerts, incidents and commands for the page, and windows for what messages say about an alert, on a thread of its own
+//! and outside of any group.
 
 use std::thread::JoinHandle;
 
@@ -10,6 +11,7 @@ use tracing::warn;
 use super::Shared;
 use crate::commands::given;
 use crate::follower::{Followed, Follower, StartAt};
+use crate::recent::SharedRecent;
 
 /// Windows read back from the end of each partition.
 const WINDOWS_BACK: i64 = 1_000;
@@ -17,7 +19,7 @@ const WINDOWS_BACK: i64 = 1_000;
 const ALERTS_BACK: i64 = 5_000;
 
 /// Starts the thread; it ends with `shared.stop`.
-pub(super) fn spawn(kafka: &Kafka, shared: Shared) -> anyhow::Result<JoinHandle<()>> {
+pub(super) fn spawn(kafka: &Kafka, shared: Shared, recent: SharedRecent) -> anyhow::Result<JoinHandle<()>> {
     let topics = kafka.topics();
     let topics = Topics {
         windows: topics.windows(),
@@ -37,7 +39,7 @@ pub(super) fn spawn(kafka: &Kafka, shared: Shared) -> anyhow::Result<JoinHandle<
         let is_over = || shared.stop.is_cancelled();
         follower.run(is_over, |followed| {
             if let Followed::Record(message) = followed {
-                topics.take(message, &shared);
+                topics.take(message, &shared, &recent);
             }
         });
     };
@@ -52,11 +54,12 @@ struct Topics {
 }
 
 impl Topics {
-    fn take(&self, message: &BorrowedMessage<'_>, shared: &Shared) {
+    fn take(&self, message: &BorrowedMessage<'_>, shared: &Shared, recent: &SharedRecent) {
         let Some(payload) = message.payload() else { return };
         let topic = message.topic();
         if topic == self.windows {
             if let Some(window) = parsed(topic, payload) {
+                recent.lock().take(&window);
                 shared.board().window(window);
             }
         } else if topic == self.alerts {

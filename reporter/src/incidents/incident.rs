@@ -57,6 +57,9 @@ pub struct IncidentAlert {
     pub since: DateTime<Utc>,
     /// Wall clock when it first fired.
     pub first_fired_at: DateTime<Utc>,
+    /// Each severity that it has had in this incident, and the event time (end of the window) when it first had it: whoever was told of it
+    /// then is told how it goes on.
+    pub severities: BTreeMap<u8, DateTime<Utc>>,
     /// Event time: end of the window with which it fired the last time.
     pub(super) last_fired: DateTime<Utc>,
     /// What it said when it first fired.
@@ -75,6 +78,7 @@ impl IncidentAlert {
             onset,
             since: onset,
             first_fired_at: firing.fired_at,
+            severities: BTreeMap::from([(firing.severity, firing.window_end)]),
             last_fired: firing.window_end,
             first_summary: firing.summary.clone(),
             level_change: None,
@@ -89,6 +93,11 @@ impl IncidentAlert {
     /// Whether it fires.
     pub fn fires(&self) -> bool {
         self.resolved.is_none()
+    }
+
+    /// The highest severity that it has had in this incident.
+    pub fn highest_severity(&self) -> u8 {
+        self.severities.keys().last().copied().unwrap_or(self.firing.severity)
     }
 
     fn is_series_of(&self, alert: &AlertRecord) -> bool {
@@ -106,6 +115,7 @@ impl IncidentAlert {
         self.since = onset(firing);
         self.onset = self.onset.min(self.since);
         self.last_fired = firing.window_end;
+        self.severities.entry(firing.severity).or_insert(firing.window_end);
         self.firing = firing.clone();
         self.resolved = None;
         self.explained_by = None;
@@ -285,6 +295,7 @@ impl Incident {
             }
             // A wall clock of the first record, by which messages are found.
             let fired_at = known.firing.fired_at;
+            known.severities.entry(alert.severity).or_insert(alert.window_end);
             known.firing = AlertRecord { fired_at, ..alert.clone() };
         }
         self.finish(alert);

@@ -238,6 +238,10 @@ fn levels_rise_and_fall() {
     }
     let incident = correlator.incidents().next().unwrap();
     assert_eq!((incident.is_open(), incident.alerts[0].firing.fired_at), (false, first.fired_at));
+    assert_eq!(
+        incident.alerts[0].severities,
+        BTreeMap::from([(3, first.window_end), (5, of(4, 3, AlertLevel::Critical, 5).window_end)])
+    );
     let lines: Vec<&str> = incident.record.timeline.iter().map(|line| line.text.as_str()).collect();
     assert_eq!(
         lines,

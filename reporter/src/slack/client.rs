@@ -1,9 +1,12 @@
 //! Slack's Web API: posting, updating, and finding again what was posted.
 //!
+//! Threads are read with `conversations.replies`. Slack's reference says that bots may not; with `channels:history` and as members they can.
+//! Where a workspace refuses it, [`crate::delivery`] goes on without.
+//!
 //! Blocks travel as JSON, because slack-morphism's types cover fewer of them than [`super::message`] makes. Its rate control works by
 //! method, not by channel, and is left off: [`crate::delivery`] has one queue for each channel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,14 +86,25 @@ impl Client {
 
     /// Posts a message to a channel, by name or id.
     pub(crate) async fn post(&self, channel: &str, message: &Message) -> Result<Posted, DeliveryError> {
-        let Message { text, blocks } = message;
-        let body = json!({
-            "channel": channel, "text": text, "blocks": blocks, "unfurl_links": false, "unfurl_media": false,
-        });
-        let answer = self.call(Method::Post("chat.postMessage", body)).await?;
-        let posted = posted(&answer)?;
+        let posted = self.send(channel, None, message).await?;
         self.channel_ids().insert(channel.to_owned(), posted.channel_id.clone());
         Ok(posted)
+    }
+
+    /// Posts a message in the thread of another one.
+    pub(crate) async fn reply(&self, parent: &Posted, message: &Message) -> Result<Posted, DeliveryError> {
+        self.send(&parent.channel_id, Some(&parent.ts), message).await
+    }
+
+    async fn send(&self, channel: &str, thread: Option<&str>, message: &Message) -> Result<Posted, DeliveryError> {
+        let Message { text, blocks } = message;
+        let mut body = json!({
+            "channel": channel, "text": text, "blocks": blocks, "unfurl_links": false, "unfurl_media": false,
+        });
+        if let Some(thread) = thread {
+            body["thread_ts"] = json!(thread);
+        }
+        posted(&self.call(Method::Post("chat.postMessage", body)).await?)
     }
 
     /// Replaces a message.
@@ -108,28 +122,58 @@ impl Client {
         block_id: &str,
         since: DateTime<Utc>,
     ) -> Result<Option<Posted>, DeliveryError> {
-        let Some(channel_id) = self.channel_id(channel).await? else { return Ok(None) };
-        let mut cursor = String::new();
+        let wanted = BTreeSet::from([block_id]);
+        Ok(self.find_all(channel, &wanted, since).await?.remove(block_id))
+    }
+
+    /// As [`Client::find`], for many ids at once.
+    pub(crate) async fn find_all<'a>(
+        &self,
+        channel: &str,
+        block_ids: &BTreeSet<&'a str>,
+        since: DateTime<Utc>,
+    ) -> Result<BTreeMap<&'a str, Posted>, DeliveryError> {
+        let Some(channel_id) = self.channel_id(channel).await? else { return Ok(BTreeMap::new()) };
+        let parameters = vec![("oldest", since.timestamp().to_string())];
+        self.look("conversations.history", &channel_id, parameters, block_ids).await
+    }
+
+    /// Looks for a reply in the thread of `parent` whose first block has this id.
+    pub(crate) async fn find_reply(&self, parent: &Posted, block_id: &str) -> Result<Option<Posted>, DeliveryError> {
+        let (wanted, parameters) = (BTreeSet::from([block_id]), vec![("ts", parent.ts.clone())]);
+        Ok(self.look("conversations.replies", &parent.channel_id, parameters, &wanted).await?.remove(block_id))
+    }
+
+    /// Reads pages of messages until all that is wanted is found.
+    async fn look<'a>(
+        &self,
+        method: &str,
+        channel_id: &str,
+        parameters: Vec<(&'static str, String)>,
+        wanted: &BTreeSet<&'a str>,
+    ) -> Result<BTreeMap<&'a str, Posted>, DeliveryError> {
+        let (mut found, mut cursor) = (BTreeMap::new(), String::new());
         for _ in 0..MAX_HISTORY_PAGES {
-            let parameters = vec![
-                ("channel", channel_id.clone()),
-                ("oldest", since.timestamp().to_string()),
+            let mut parameters = parameters.clone();
+            parameters.extend([
+                ("channel", channel_id.to_owned()),
                 ("limit", "200".to_owned()),
                 ("cursor", cursor.clone()),
-            ];
-            let answer = self.call(Method::Get("conversations.history", parameters)).await?;
-            let messages = answer["messages"].as_array().map_or(&[][..], Vec::as_slice);
-            let found = messages.iter().find(|message| message["blocks"][0]["block_id"] == block_id);
-            if let Some(ts) = found.and_then(|message| message["ts"].as_str()) {
-                return Ok(Some(Posted { channel_id, ts: ts.to_owned() }));
+            ]);
+            let answer = self.call(Method::Get(method, parameters)).await?;
+            for message in answer["messages"].as_array().into_iter().flatten() {
+                let id = message["blocks"][0]["block_id"].as_str().and_then(|id| wanted.get(id));
+                if let (Some(id), Some(ts)) = (id, message["ts"].as_str()) {
+                    found.insert(*id, Posted { channel_id: channel_id.to_owned(), ts: ts.to_owned() });
+                }
             }
             cursor = next_cursor(&answer);
-            if cursor.is_empty() {
-                return Ok(None);
+            if cursor.is_empty() || found.len() == wanted.len() {
+                return Ok(found);
             }
         }
-        warn!(channel, pages = MAX_HISTORY_PAGES, "gave up looking for an earlier message");
-        Ok(None)
+        warn!(channel_id, pages = MAX_HISTORY_PAGES, "gave up looking for an earlier message");
+        Ok(found)
     }
 
     /// The id of a channel; none if there is no such channel.

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use bongsu_stand_ins::slack::{Fault, SlackOptions, SlackStandIn};
 
 use super::*;
@@ -61,4 +59,30 @@ fn the_token_is_required() {
     let problem = with("http://slack.example.com/api").err().unwrap().to_string();
     assert!(problem.contains("SLACK_BOT_TOKEN"), "{problem}");
     assert!(with("http://127.0.0.1:9/api").is_ok());
+}
+
+/// Scenario: replies in a thread that is longer than a page, looked for by a client that has not posted them; a thread that is gone.
+/// Guarantees: a reply is found by its id in the thread, and is no message of the channel; what is missing is refused.
+#[tokio::test]
+async fn replies_are_found_in_their_thread() {
+    let (stand_in, client) = client(SlackOptions::default()).await;
+    let since = Utc::now() - chrono::TimeDelta::minutes(1);
+    let parent = client.post("#orders", &message("id-1", "one")).await.unwrap();
+    for number in 0..250 {
+        client.reply(&parent, &message(&format!("reply-{number}"), "more")).await.unwrap();
+    }
+    let last = client.find_reply(&parent, "reply-249").await.unwrap().unwrap();
+    assert_eq!(stand_in.calls("conversations.replies"), 2);
+    client.update(&last, &message("reply-249", "changed")).await.unwrap();
+    let messages = stand_in.messages("orders");
+    assert_eq!((messages.len(), messages[0].replies.len(), messages[0].replies[249].edits), (1, 250, 1));
+    assert_eq!(client.find_reply(&parent, "reply-250").await.unwrap(), None);
+    assert_eq!(client.find("#orders", "reply-1", since).await.unwrap(), None);
+    let ids = BTreeSet::from(["id-1", "id-2"]);
+    let found = client.find_all("#orders", &ids, since).await.unwrap();
+    assert_eq!(found, BTreeMap::from([("id-1", parent.clone())]));
+    let gone = Posted { ts: "1.000001".to_owned(), ..parent };
+    for refused in [client.reply(&gone, &message("x", "x")).await.err(), client.find_reply(&gone, "x").await.err()] {
+        assert!(matches!(refused, Some(DeliveryError::Refused { reason }) if reason == "thread_not_found"));
+    }
 }

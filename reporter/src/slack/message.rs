@@ -4,14 +4,20 @@
 //! - M2: the first block's `block_id` is the notification's id, by which a message is found again after a crash.
 //! - M3: text from events is escaped or stands in plain text, so that it can mention nobody and link nowhere.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bongsu_schemas::alert::AlertRecord;
 use bongsu_schemas::incident::IncidentRecord;
 use bongsu_schemas::services::ParamValue;
+use bongsu_schemas::window::rfc3339;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
+use super::alert;
 use crate::incidents::{Incident, IncidentAlert};
+use crate::recent::Found;
 
 /// Slack's limit for blocks in a message.
 pub const MAX_BLOCKS: usize = 50;
@@ -23,12 +29,14 @@ pub const MAX_HEADER_CHARS: usize = 150;
 pub const MAX_BLOCK_ID_CHARS: usize = 255;
 /// Fallback text is cut here; Slack recommends 4,000 at the most.
 const MAX_TEXT_CHARS: usize = 1_000;
-/// Alerts shown one by one; the rest are counted. Ten are what somebody reads on a phone.
-const MAX_ALERTS_SHOWN: usize = 10;
+/// Alerts shown one by one; the rest are counted. Ten are what somebody reads on a phone, and with three blocks each they fit.
+pub(crate) const MAX_ALERTS_SHOWN: usize = 10;
 /// Affected services that are named.
 const MAX_SERVICES_SHOWN: usize = 10;
-/// Values shown of an alert.
-const MAX_VALUES_SHOWN: usize = 12;
+/// An alert that fired this often in one incident flaps.
+const FLAPPING: u32 = 3;
+/// Alerts named in one reply; the rest are counted, and stand in the message.
+const MAX_REPLY_ALERTS: usize = 10;
 
 /// What `chat.postMessage` and `chat.update` are given beside the channel.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,15 +56,18 @@ pub struct Context<'a> {
     pub zone: Tz,
     /// Base URL of the dashboard, for the link.
     pub public_url: Option<&'a str>,
+    /// Whose incident it is, for people.
+    pub owner: Option<&'a str>,
+    /// What is known about the moments of alerts, by alert id.
+    pub found: &'a BTreeMap<String, Arc<Found>>,
 }
 
 /// The message of `incident` in a channel that is told about `alerts` of it.
 pub fn incident(incident: &Incident, alerts: &[&IncidentAlert], context: Context<'_>) -> Message {
     let record = &incident.record;
-    let open = alerts.iter().any(|alert| alert.resolved.is_none());
+    let open = alerts.iter().any(|alert| alert.fires());
     let severity = alerts.iter().map(|alert| alert.firing.severity).max().unwrap_or(record.severity);
-    let fires = "🔥".repeat(usize::from(severity.clamp(1, 5)));
-    let sign = if open { fires } else { "✅ Resolved:".to_owned() };
+    let sign = if open { fires(severity) } else { "✅ Resolved:".to_owned() };
     let title = title(incident, alerts);
     let header = cut(&one_line(&format!("{sign} {title}")), MAX_HEADER_CHARS);
 
@@ -65,20 +76,66 @@ pub fn incident(incident: &Incident, alerts: &[&IncidentAlert], context: Context
         "block_id": cut(context.id, MAX_BLOCK_ID_CHARS),
         "text": { "type": "plain_text", "text": header, "emoji": true },
     })];
-    blocks.push(context_block(&status_line(incident, alerts, open, context.zone)));
+    blocks.push(context_block(&status_line(incident, alerts, open, context)));
     blocks.extend(services_line(record).map(|line| context_block(&line)));
-    for alert in alerts.iter().take(MAX_ALERTS_SHOWN) {
-        blocks.push(section(&alert_text(incident, alert, context.zone)));
+    let mut last_surroundings = Vec::new();
+    for shown in most_important(alerts) {
+        let firing = &shown.firing;
+        let found = context.found.get(&firing.alert_id).map(Arc::as_ref);
+        blocks.push(section(&alert::text(shown, incident.cause_of(shown), context.zone)));
+        blocks.extend(alert::table(firing, found, context.zone).map(|table| section(&table)));
+        let surroundings = found.map(alert::surroundings).unwrap_or_default();
+        // Alerts of one service and moment have the same.
+        if !surroundings.is_empty() && surroundings != last_surroundings {
+            blocks.push(context_of(&surroundings));
+            last_surroundings = surroundings;
+        }
     }
     if alerts.len() > MAX_ALERTS_SHOWN {
         blocks.push(context_block(&format!("and {} more alerts", alerts.len() - MAX_ALERTS_SHOWN)));
     }
     if let Some(base) = context.public_url {
-        let url = format!("{}/#incident-{}", escape(base), escape(&record.incident_id));
+        let (since, until) = time_range(alerts, record.opened_at);
+        let url = incident_url(base, &record.incident_id, since, until);
         blocks.push(context_block(&format!("<{url}|Open the dashboard> · incident `{}`", escape(&record.incident_id))));
     }
     blocks.truncate(MAX_BLOCKS);
     Message { text: cut_escaped(&escape(&one_line(&format!("{sign} {title}"))), MAX_TEXT_CHARS), blocks }
+}
+
+/// The reply in an incident's thread that says what joined it. `lines` are of [`reply_line`].
+pub(crate) fn reply(id: &str, lines: &[&str]) -> Message {
+    let mut blocks: Vec<Value> = lines.iter().take(MAX_REPLY_ALERTS).map(|line| section(line)).collect();
+    if lines.len() > MAX_REPLY_ALERTS {
+        blocks.push(context_block(&format!("and {} more", lines.len() - MAX_REPLY_ALERTS)));
+    }
+    if blocks.is_empty() {
+        blocks.push(section(""));
+    }
+    blocks[0]["block_id"] = json!(cut(id, MAX_BLOCK_ID_CHARS));
+    let text = lines.first().copied().unwrap_or("—");
+    Message { text: cut_escaped(text, MAX_TEXT_CHARS), blocks }
+}
+
+/// What a reply says about one alert.
+pub(crate) fn reply_line(alert: &IncidentAlert) -> String {
+    let AlertRecord { rule, summary, severity, level, .. } = &alert.firing;
+    let level = level.map_or_else(String::new, |level| format!("{} ", level.name()));
+    format!("{} Also fires: {level}*{}* {}", fires(*severity), inline(rule, 100), inline(summary, 400))
+}
+
+impl Message {
+    /// The same notification with nothing in it that Slack could find wrong, for when it refuses the blocks.
+    pub(crate) fn plain(&self) -> Message {
+        let id = self.blocks.first().and_then(|block| block["block_id"].as_str()).unwrap_or("bongsu");
+        let header = json!({
+            "type": "header",
+            "block_id": cut(id, MAX_BLOCK_ID_CHARS),
+            "text": { "type": "plain_text", "text": "Alert (without its details, which Slack refused)" },
+        });
+        let text = cut_escaped(&self.text, MAX_SECTION_CHARS);
+        Message { text: text.clone(), blocks: vec![header, section(&text)] }
+    }
 }
 
 /// A message that is only paragraphs of text in Slack's own markup, such as a digest. Paragraphs must be escaped already.
@@ -97,9 +154,31 @@ pub fn paragraphs(id: &str, title: &str, paragraphs: &[String]) -> Message {
     Message { text: cut_escaped(&escape(&title), MAX_TEXT_CHARS), blocks }
 }
 
+/// Those that are shown one by one: what fires, the most severe first, then what another one explains; then what is over.
+pub(crate) fn most_important<'a>(alerts: &[&'a IncidentAlert]) -> Vec<&'a IncidentAlert> {
+    let mut sorted = alerts.to_vec();
+    sorted
+        .sort_by_key(|alert| (!alert.fires(), alert.explained_by.is_some(), std::cmp::Reverse(alert.firing.severity)));
+    sorted.truncate(MAX_ALERTS_SHOWN);
+    sorted
+}
+
+/// First and last moment of alerts, in event time.
+pub(crate) fn time_range(alerts: &[&IncidentAlert], otherwise: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
+    let since = alerts.iter().map(|alert| alert.onset).min().unwrap_or(otherwise);
+    let until = alerts.iter().map(|alert| alert.latest().window_end).max().unwrap_or(otherwise);
+    (since, until)
+}
+
+/// The page at an incident, with the time that it lasted so far; escaped.
+pub(crate) fn incident_url(base: &str, incident_id: &str, from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+    let (from, to) = (rfc3339::format(&from), rfc3339::format(&to));
+    escape(&format!("{base}/?from={from}&to={to}#incident-{incident_id}"))
+}
+
 /// The summary of the most severe alert that no other one explains, with the service in front where it doesn't say; how many there are
 /// where many are alike.
-fn title(incident: &Incident, alerts: &[&IncidentAlert]) -> String {
+pub(crate) fn title(incident: &Incident, alerts: &[&IncidentAlert]) -> String {
     let by_weight = |alert: &&&IncidentAlert| (alert.explained_by.is_none(), alert.firing.severity);
     let Some(most_severe) = alerts.iter().rev().max_by_key(by_weight) else {
         return "alert".to_owned();
@@ -128,65 +207,48 @@ fn services_line(record: &IncidentRecord) -> Option<String> {
     Some(format!("Likely cause: {} · affected: {}", inline(cause, 100), named.join(", ")))
 }
 
-fn status_line(incident: &Incident, alerts: &[&IncidentAlert], open: bool, zone: Tz) -> String {
-    let since = alerts.iter().map(|alert| alert.onset).min().unwrap_or(incident.record.opened_at);
-    let firing = alerts.iter().filter(|alert| alert.resolved.is_none()).count();
-    let until = alerts.iter().filter_map(|alert| alert.resolved.as_ref()).map(|alert| alert.window_end).max();
-    let mut line = match until.filter(|_| !open) {
-        Some(until) => {
-            format!("Resolved {} after {} · since {}", time(until, zone), duration(until - since), time(since, zone))
-        }
-        None => format!("Since {} · {firing} of {} alerts firing", time(since, zone), alerts.len()),
+fn status_line(incident: &Incident, alerts: &[&IncidentAlert], open: bool, context: Context<'_>) -> String {
+    let zone = context.zone;
+    let (since, until) = time_range(alerts, incident.record.opened_at);
+    let firing = alerts.iter().filter(|alert| alert.fires()).count();
+    let mut line = if open {
+        format!("Since {} · {firing} of {} alerts firing", time(since, zone), alerts.len())
+    } else {
+        format!("Resolved {} after {} · since {}", time(until, zone), duration(until - since), time(since, zone))
     };
+    let worst = alerts.iter().filter(|alert| alert.flaps >= FLAPPING).max_by_key(|alert| alert.flaps);
+    line.extend(worst.and_then(|alert| flaps(alert, zone)).map(|flaps| format!(" · {flaps}")));
+    if let Some(owner) = context.owner {
+        line.push_str(&format!(" · owner {}", inline(owner, 80)));
+    }
     if let Some(by) = &incident.record.acknowledged_by {
-        line.push_str(&format!(" · taken by {}", escape(&cut(&one_line(by), 80))));
+        line.push_str(&format!(" · taken by {}", inline(by, 80)));
     }
     line
 }
 
-fn alert_text(incident: &Incident, alert: &IncidentAlert, zone: Tz) -> String {
-    let AlertRecord { rule, summary, severity, key, values, params, evidence, window_start, window_end, .. } =
-        &alert.firing;
-    let sign = match &alert.resolved {
-        None => "🔥".repeat(usize::from((*severity).clamp(1, 5))),
-        Some(_) => "✅".to_owned(),
-    };
-    // Each part is cut by itself, so that a long summary leaves room for the values.
-    let mut text = format!("{sign} *{}*\n{}", inline(rule, 100), inline(summary, 600));
-    let keys: Vec<String> =
-        key.iter().take(MAX_VALUES_SHOWN).map(|(name, value)| named(name, &value_text(value))).collect();
-    if !keys.is_empty() {
-        text.push_str(&format!("\n{}", keys.join(" · ")));
+/// How often an alert fired; none if once.
+pub(super) fn flaps(alert: &IncidentAlert, zone: Tz) -> Option<String> {
+    match alert.flaps {
+        0 | 1 => None,
+        few @ ..FLAPPING => Some(format!("fired {few} times")),
+        many => {
+            let day = |at: DateTime<Utc>| at.with_timezone(&zone).date_naive();
+            let is_one_day = day(alert.onset) == day(alert.since);
+            let since = if is_one_day { minute(alert.onset, zone) } else { time(alert.onset, zone) };
+            Some(format!("flapping: fired {many} times since {since}"))
+        }
     }
-    let values: Vec<String> =
-        values.iter().take(MAX_VALUES_SHOWN).map(|(name, value)| named(name, &value_text(value))).collect();
-    if !values.is_empty() {
-        text.push_str(&format!("\nValues: {}", values.join(" · ")));
-    }
-    let params: Vec<String> =
-        params.iter().take(MAX_VALUES_SHOWN).map(|(name, value)| named(name, &param_text(value))).collect();
-    if !params.is_empty() {
-        text.push_str(&format!("\nLimits: {}", params.join(" · ")));
-    }
-    if !evidence.when.trim().is_empty() {
-        text.push_str(&format!("\nBecause: {}", code(&evidence.when, 200)));
-    }
-    text.push_str(&format!("\nWindow {} to {}", time(*window_start, zone), clock(*window_end, zone)));
-    if let Some(resolved) = &alert.resolved {
-        let lasted = resolved.window_end - alert.since;
-        text.push_str(&format!(" · resolved {} after {}", clock(resolved.window_end, zone), duration(lasted)));
-    }
-    if alert.flaps > 1 {
-        text.push_str(&format!(" · fired {} times", alert.flaps));
-    }
-    if let Some(cause) = incident.cause_of(alert) {
-        text.push_str(&format!("\nExplained by {}", code(&cause.firing.rule, 100)));
-    }
-    text
 }
 
-fn named(name: &str, value: &str) -> String {
-    format!("{} {}", inline(name, 40), code(value, 60))
+pub(super) fn fires(severity: u8) -> String {
+    "🔥".repeat(usize::from(severity.clamp(1, 5)))
+}
+
+/// The severity of an alert, and its level where its rule has two.
+pub(super) fn weight(firing: &AlertRecord) -> String {
+    let level = firing.level.map(|level| format!(" {}", level.name()));
+    format!("{}{}", fires(firing.severity), level.unwrap_or_default())
 }
 
 /// A value as people read it: at most four digits after the point.
@@ -210,17 +272,21 @@ pub(crate) fn param_text(value: &ParamValue) -> String {
     }
 }
 
-fn float_text(float: f64) -> String {
+pub(super) fn float_text(float: f64) -> String {
     let rounded = format!("{float:.4}");
     rounded.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn time(at: DateTime<Utc>, zone: Tz) -> String {
+pub(super) fn time(at: DateTime<Utc>, zone: Tz) -> String {
     at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %Z").to_string()
 }
 
-fn clock(at: DateTime<Utc>, zone: Tz) -> String {
+pub(super) fn clock(at: DateTime<Utc>, zone: Tz) -> String {
     at.with_timezone(&zone).format("%H:%M:%S").to_string()
+}
+
+pub(super) fn minute(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%H:%M").to_string()
 }
 
 /// A length of time in its two largest units.
@@ -235,14 +301,19 @@ pub(crate) fn duration(length: TimeDelta) -> String {
     }
 }
 
-fn section(text: &str) -> Value {
+pub(super) fn section(text: &str) -> Value {
     // An empty text is refused too.
     let text = if text.trim().is_empty() { "—".to_owned() } else { cut_escaped(text, MAX_SECTION_CHARS) };
     json!({ "type": "section", "text": { "type": "mrkdwn", "text": text } })
 }
 
-fn context_block(text: &str) -> Value {
-    json!({ "type": "context", "elements": [{ "type": "mrkdwn", "text": cut_escaped(text, MAX_SECTION_CHARS) }] })
+pub(super) fn context_block(text: &str) -> Value {
+    context_of(&[text.to_owned()])
+}
+
+fn context_of(texts: &[String]) -> Value {
+    let element = |text: &String| json!({ "type": "mrkdwn", "text": cut_escaped(text, MAX_SECTION_CHARS) });
+    json!({ "type": "context", "elements": texts.iter().map(element).collect::<Vec<_>>() })
 }
 
 /// `text` escaped for Slack's markup and made harmless: one line, at most `chars` characters before escaping.
@@ -282,7 +353,7 @@ pub(crate) fn cut(text: &str, max: usize) -> String {
 }
 
 /// As [`cut`], but not inside of an entity such as `&amp;`.
-fn cut_escaped(text: &str, max: usize) -> String {
+pub(super) fn cut_escaped(text: &str, max: usize) -> String {
     let short = cut(text, max);
     if short.len() == text.len() {
         return short;
@@ -293,4 +364,4 @@ fn cut_escaped(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 #[path = "message_tests.rs"]
-mod tests;
+pub(crate) mod tests;

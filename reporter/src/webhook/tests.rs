@@ -266,3 +266,24 @@ fn who_is_told_of_what() {
         assert_eq!(got, expected, "{format:?} {service} {silenced:?} {is_told}");
     }
 }
+
+/// Scenario: an alert reaches the severity that a receiver asks for, falls below it, and ends.
+/// Guarantees: the receiver is told of the rest as well.
+#[test]
+fn who_was_told_at_a_level_is_told_of_the_end() {
+    let webhook = json!({ "name": "a", "url": "http://localhost/", "severity": 5 });
+    let webhook: Webhook = serde_json::from_value(webhook).unwrap();
+    let mut correlator = Correlator::default();
+    #[rustfmt::skip]
+    let steps = [
+        (Firing,   3, 1, None),
+        (Firing,   5, 2, Some(vec![0])),
+        (Firing,   3, 3, Some(vec![0])),
+        (Resolved, 3, 4, Some(vec![0])),
+    ];
+    for (status, severity, sequence, expected) in steps {
+        let record = alert("errors", Some("order"), status, i64::from(sequence));
+        let incident = correlator.apply(&AlertRecord { severity, sequence, ..record }).remove(0).incident;
+        assert_eq!(chosen(&webhook, &incident, AUDIBLE, false), expected, "{sequence}");
+    }
+}

@@ -220,7 +220,7 @@ impl Channels {
         events::delivered(kind, channel, &id);
         let Some(ledger) = &self.ledger else { return };
         let (channel_id, ts) = posted.map(|posted| (posted.channel_id, posted.ts)).unzip();
-        let entry = Entry { id, kind, channel: channel.to_owned(), channel_id, ts, sequence: 1, sent_at: Utc::now() };
+        let entry = Entry { channel_id, ts, ..Entry::new(id, kind, channel.to_owned(), 1, Utc::now()) };
         if let Err(error) = ledger.record(entry).await {
             warn!(error = format!("{error:#}"), "the ledger could not be written");
         }

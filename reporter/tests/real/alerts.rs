@@ -45,13 +45,13 @@ pub(crate) fn send(broker: &Broker, alert: &AlertRecord) {
     produce(broker.bootstrap(), ALERTS, None, [record]).unwrap();
 }
 
-fn of<'a>(messages: &'a [SlackMessage], channel: &str) -> Vec<&'a SlackMessage> {
+pub(crate) fn of<'a>(messages: &'a [SlackMessage], channel: &str) -> Vec<&'a SlackMessage> {
     messages.iter().filter(|message| message.channel == channel).collect()
 }
 
 /// Scenario: two alerts of one service, one of another whose channel does not exist, resolved, a restart, a record that is no JSON.
-/// Guarantees: one message in the owner's channel, updated in place, none anywhere else; the missing channel holds up nobody; a
-/// restart sends nothing again; a broken record is passed over.
+/// Guarantees: one message in the owner's channel, updated in place, whose thread tells of the second alert; none anywhere else; the
+/// missing channel holds up nobody; a restart sends nothing again; a broken record is passed over.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_message_for_each_incident_updated_in_place() {
     let broker = Broker::start().unwrap();
@@ -71,11 +71,14 @@ async fn one_message_for_each_incident_updated_in_place() {
     send(&broker, &alert("latency", "order-api", AlertStatus::Firing));
     let both = |messages: &[SlackMessage]| messages[0].text.ends_with("(+1)");
     slack.wait_for(both, DEADLINE).await.unwrap();
+    let replied = |messages: &[SlackMessage]| messages[0].replies.len() == 1;
+    let messages = slack.wait_for(replied, DEADLINE).await.unwrap();
+    assert!(messages[0].replies[0].text.contains("Also fires: *latency*"), "{messages:#?}");
     send(&broker, &alert("errors", "order-api", AlertStatus::Resolved));
     send(&broker, &alert("latency", "order-api", AlertStatus::Resolved));
     let resolved = |messages: &[SlackMessage]| messages[0].text.starts_with("✅ Resolved");
     let messages = slack.wait_for(resolved, DEADLINE).await.unwrap();
-    assert_eq!(messages.len(), 1, "{messages:#?}");
+    assert_eq!((messages.len(), messages[0].replies.len()), (1, 1), "{messages:#?}");
     running.stop().await;
 
     let incidents = read_committed(broker.bootstrap(), "bongsu.incidents").unwrap();

@@ -20,7 +20,7 @@ async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     Ok(text)
 }
 
-async fn until_has(address: SocketAddr, path: &str, wanted: &str) {
+pub(crate) async fn until_has(address: SocketAddr, path: &str, wanted: &str) {
     let has = async {
         while !get(address, path).await.is_ok_and(|text| text.contains(wanted)) {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod dashboard;
+mod storms;
 mod webhooks;
 mod weekly;
 

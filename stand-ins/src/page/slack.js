@@ -11,11 +11,11 @@ function element(name, className, ...children) {
   return node;
 }
 
-// Slack's mrkdwn: <url|label>, *bold*, _italic_, `code`.
+// Slack's mrkdwn: <url|label>, ```code``` of several lines, `code`, *bold*, _italic_.
 function mrkdwn(text) {
   const parts = [];
   let rest = 0;
-  for (const found of text.matchAll(/<(https?:[^|>\s]+)(?:\|([^>]*))?>|`([^`\n]+)`|\*([^*\n]+)\*|(?<!\w)_([^_\n]+)_(?!\w)/g)) {
+  for (const found of text.matchAll(/<(https?:[^|>\s]+)(?:\|([^>]*))?>|```\n?([^`]+?)\n?```|`([^`\n]+)`|\*([^*\n]+)\*|(?<!\w)_([^_\n]+)_(?!\w)/g)) {
     parts.push(unescape(text.slice(rest, found.index)));
     rest = found.index + found[0].length;
     if (found[1]) {
@@ -23,9 +23,10 @@ function mrkdwn(text) {
       link.href = unescape(found[1]);
       link.rel = "noreferrer";
       parts.push(link);
-    } else if (found[3]) parts.push(element("code", "", unescape(found[3])));
-    else if (found[4]) parts.push(element("b", "", ...mrkdwn(found[4])));
-    else parts.push(element("i", "", ...mrkdwn(found[5])));
+    } else if (found[3]) parts.push(element("pre", "", unescape(found[3])));
+    else if (found[4]) parts.push(element("code", "", unescape(found[4])));
+    else if (found[5]) parts.push(element("b", "", ...mrkdwn(found[5])));
+    else parts.push(element("i", "", ...mrkdwn(found[6])));
   }
   parts.push(unescape(text.slice(rest)));
   return parts;
@@ -50,11 +51,12 @@ function block(block) {
   }
 }
 
-function message(message) {
+function show(message) {
   const time = new Date(Number(message.ts) * 1000).toLocaleTimeString();
   const edited = message.edits ? ` · edited ${message.edits} times` : "";
   const body = message.blocks.length ? message.blocks.map(block) : [element("div", "block", ...mrkdwn(message.text))];
-  return element("article", "", element("header", "", `Bongsu · ${time}${edited}`), ...body);
+  const replies = (message.replies ?? []).map(reply => element("div", "replies", show(reply)));
+  return element("article", "", element("header", "", `Bongsu · ${time}${edited}`), ...body, ...replies);
 }
 
 let shown = "";
@@ -65,7 +67,7 @@ async function refresh() {
       shown = text;
       const channels = Object.entries(JSON.parse(text).channels);
       if (channels.length) document.getElementById("channels").replaceChildren(...channels.map(([name, messages]) =>
-        element("section", "", element("h2", "", `#${name}`), ...messages.reverse().map(message))));
+        element("section", "", element("h2", "", `#${name}`), ...messages.reverse().map(show))));
     }
   } catch { /* the server is gone or not there yet: the next round shows it */ }
   setTimeout(refresh, 1000);

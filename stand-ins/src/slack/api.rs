@@ -20,8 +20,10 @@ use crate::shared::Shared;
 
 /// Slack's own limit of `text`.
 const MAX_TEXT: usize = 40_000;
-/// Slack's own limit of a page of messages.
+/// Slack's own limits of a page of messages, and what a page has that does not ask for less.
 const MAX_HISTORY: usize = 999;
+const DEFAULT_HISTORY: usize = 100;
+const MAX_THREAD: usize = 1_000;
 
 pub(super) fn router(state: Arc<Shared<State>>) -> Router {
     Router::new().route("/api/{method}", any(call)).with_state(state)
@@ -58,13 +60,14 @@ async fn call(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let fault = state.change(|state| state.count_call(&method));
+    let fault = state.change(|state| state.count_call(&method, Instant::now()));
     match fault {
         Some(Fault::RateLimited { retry_after_secs }) => return rate_limited(retry_after_secs),
         Some(Fault::ServerError) => {
             return (StatusCode::SERVICE_UNAVAILABLE, "the service is unavailable").into_response();
         }
         Some(Fault::Outage) => return broken_connection(),
+        Some(Fault::Refused { error }) => return axum::Json(json!({ "ok": false, "error": error })).into_response(),
         Some(Fault::DropAfterAccept) | None => {}
     }
     let arguments = arguments(&headers, query.as_deref(), &body);
@@ -104,6 +107,7 @@ fn answer(
         "chat.postMessage" => post_message(state, &arguments),
         "chat.update" => update(state, &arguments),
         "conversations.history" => history(state, &arguments),
+        "conversations.replies" => replies(state, &arguments),
         "conversations.list" => Ok(conversations(state)),
         _ => Err("unknown_method".into()),
     }
@@ -114,7 +118,7 @@ fn post_message(state: &mut State, arguments: &Map<String, Value>) -> Result<Val
     let (words, blocks) = content(arguments)?;
     let (id, name) = state.channel_to_post(channel)?;
     state.admit(&name, Instant::now())?;
-    let message = state.post(name, words, blocks);
+    let message = state.post(name, text(arguments, "thread_ts"), words, blocks)?;
     Ok(json!({ "ok": true, "channel": id, "ts": message.ts, "message": wire(&message) }))
 }
 
@@ -129,27 +133,82 @@ fn update(state: &mut State, arguments: &Map<String, Value>) -> Result<Value, Tr
     Ok(json!({ "ok": true, "channel": id, "ts": ts, "text": words, "message": message }))
 }
 
-/// Newest first. `latest` and `oldest` bound it, themselves left out unless `inclusive`.
+/// Newest first, without the replies in threads. `latest` and `oldest` bound it, themselves left out unless `inclusive`.
 fn history(state: &State, arguments: &Map<String, Value>) -> Result<Value, Trouble> {
     let id = text(arguments, "channel").ok_or("invalid_arguments")?;
     state.channel_of_id(id).ok_or("channel_not_found")?;
-    let number = |name: &str| match arguments.get(name) {
+    let messages = state.messages_of(id);
+    let (wanted, before) = (Range::of(arguments), cursor(arguments)?);
+    let is_asked_for = |message: &&SlackMessage| {
+        let ts = micros(&message.ts);
+        wanted.contains(ts) && before.is_none_or(|before| ts < before)
+    };
+    let found: Vec<&SlackMessage> = messages.iter().rev().filter(is_asked_for).collect();
+    Ok(page(&found, limit(arguments, DEFAULT_HISTORY, MAX_HISTORY)))
+}
+
+/// A thread: the message that began it on every page, then the replies, oldest first.
+fn replies(state: &State, arguments: &Map<String, Value>) -> Result<Value, Trouble> {
+    let id = text(arguments, "channel").ok_or("invalid_arguments")?;
+    let ts = text(arguments, "ts").ok_or("invalid_arguments")?;
+    let channel = state.channel_of_id(id).ok_or("channel_not_found")?;
+    let parent = state.thread(channel, ts).ok_or("thread_not_found")?;
+    let (wanted, after) = (Range::of(arguments), cursor(arguments)?);
+    let is_asked_for = |message: &&SlackMessage| {
+        let ts = micros(&message.ts);
+        wanted.contains(ts) && after.is_none_or(|after| ts > after)
+    };
+    let found: Vec<&SlackMessage> = parent.replies.iter().filter(is_asked_for).collect();
+    let mut answer = page(&found, limit(arguments, MAX_THREAD, MAX_THREAD));
+    if let Some(messages) = answer["messages"].as_array_mut() {
+        messages.insert(0, wire(parent));
+    }
+    Ok(answer)
+}
+
+/// The first `limit` messages, and where to go on.
+fn page(found: &[&SlackMessage], limit: usize) -> Value {
+    let page: Vec<Value> = found.iter().take(limit).map(|message| wire(message)).collect();
+    let has_more = found.len() > page.len();
+    let next = found.get(limit - 1).filter(|_| has_more).map(|last| format!("ts:{}", last.ts)).unwrap_or_default();
+    json!({ "ok": true, "has_more": has_more, "messages": page, "response_metadata": { "next_cursor": next } })
+}
+
+fn limit(arguments: &Map<String, Value>, default: usize, most: usize) -> usize {
+    let limit = match arguments.get("limit") {
         Some(Value::Number(number)) => number.as_u64(),
         Some(Value::String(text)) => text.parse().ok(),
         _ => None,
     };
-    let limit = number("limit").map_or(100, |limit| limit as usize).clamp(1, MAX_HISTORY);
-    let inclusive = arguments.get("inclusive").is_some_and(|value| value == true || value == "true" || value == "1");
-    let (oldest, latest) = (text(arguments, "oldest").map(micros), text(arguments, "latest").map(micros));
-    let is_asked_for = |message: &SlackMessage| {
-        let ts = micros(&message.ts);
-        let after = oldest.is_none_or(|oldest| ts > oldest || (inclusive && ts == oldest));
-        let before = latest.is_none_or(|latest| ts < latest || (inclusive && ts == latest));
+    limit.map_or(default, |limit| limit as usize).clamp(1, most)
+}
+
+/// The `ts` of the last message of the page before, in microseconds.
+fn cursor(arguments: &Map<String, Value>) -> Result<Option<u64>, Trouble> {
+    let Some(cursor) = text(arguments, "cursor") else { return Ok(None) };
+    Ok(Some(micros(cursor.strip_prefix("ts:").ok_or("invalid_cursor")?)))
+}
+
+/// Which messages are asked for, by `ts` in microseconds.
+struct Range {
+    oldest: Option<u64>,
+    latest: Option<u64>,
+    is_inclusive: bool,
+}
+
+impl Range {
+    fn of(arguments: &Map<String, Value>) -> Range {
+        let is_inclusive =
+            arguments.get("inclusive").is_some_and(|value| value == true || value == "true" || value == "1");
+        let at = |name: &str| text(arguments, name).map(micros);
+        Range { oldest: at("oldest"), latest: at("latest"), is_inclusive }
+    }
+
+    fn contains(&self, ts: u64) -> bool {
+        let after = self.oldest.is_none_or(|oldest| ts > oldest || (self.is_inclusive && ts == oldest));
+        let before = self.latest.is_none_or(|latest| ts < latest || (self.is_inclusive && ts == latest));
         after && before
-    };
-    let found: Vec<_> = state.messages_of(id).into_iter().filter(is_asked_for).collect();
-    let page: Vec<_> = found.iter().rev().take(limit).map(wire).collect();
-    Ok(json!({ "ok": true, "has_more": found.len() > page.len(), "messages": page, "pin_count": 0 }))
+    }
 }
 
 fn conversations(state: &State) -> Value {
@@ -164,6 +223,15 @@ fn wire(message: &SlackMessage) -> Value {
         "type": "message", "ts": message.ts, "text": message.text, "blocks": message.blocks,
         "user": "U00000001", "bot_id": "B00000001",
     });
+    if let Some(thread_ts) = &message.thread_ts {
+        wire["thread_ts"] = json!(thread_ts);
+        wire["parent_user_id"] = json!("U00000001");
+    }
+    if let Some(last) = message.replies.last() {
+        wire["thread_ts"] = json!(message.ts);
+        wire["reply_count"] = json!(message.replies.len());
+        wire["latest_reply"] = json!(last.ts);
+    }
     if message.edits > 0 {
         wire["edited"] = json!({ "user": "U00000001", "ts": message.ts });
     }

@@ -13,6 +13,8 @@ use super::SlackOptions;
 /// A demo runs for days: the oldest messages go first.
 const MAX_MESSAGES: usize = 2_000;
 const MAX_CHANNELS: usize = 1_000;
+/// In one thread; the oldest go first, too.
+const MAX_REPLIES: usize = 1_000;
 const MAX_FAULTS: usize = 100_000;
 
 /// A message as it is now.
@@ -28,6 +30,10 @@ pub struct SlackMessage {
     pub blocks: Vec<Value>,
     /// How often `chat.update` has changed it.
     pub edits: u32,
+    /// For a reply, the `ts` of the message in whose thread it is.
+    pub thread_ts: Option<String>,
+    /// Its thread, oldest first.
+    pub replies: Vec<SlackMessage>,
 }
 
 /// How a call fails.
@@ -44,6 +50,11 @@ pub enum Fault {
     DropAfterAccept,
     /// The connection breaks, and the call has no effect.
     Outage,
+    /// Slack says no with this error code, and the call has no effect.
+    Refused {
+        /// Such as `invalid_blocks`.
+        error: &'static str,
+    },
 }
 
 /// Why Slack refuses a call: its error code, and for people what is wrong.
@@ -75,6 +86,8 @@ pub(super) struct State {
     last_post: BTreeMap<String, Instant>,
     calls: BTreeMap<String, u64>,
     faults: VecDeque<Fault>,
+    /// What every call meets until a time.
+    trouble: Option<(Instant, Fault)>,
 }
 
 impl State {
@@ -86,6 +99,7 @@ impl State {
             last_post: BTreeMap::new(),
             calls: BTreeMap::new(),
             faults: VecDeque::new(),
+            trouble: None,
             options,
         };
         for name in state.options.channels.clone().into_iter().flatten() {
@@ -100,9 +114,12 @@ impl State {
         id
     }
 
-    pub(super) fn count_call(&mut self, method: &str) -> Option<Fault> {
+    pub(super) fn count_call(&mut self, method: &str, now: Instant) -> Option<Fault> {
         *self.calls.entry(method.to_owned()).or_default() += 1;
-        self.faults.pop_front()
+        match self.trouble {
+            Some((until, fault)) if now < until => Some(fault),
+            _ => self.faults.pop_front(),
+        }
     }
 
     pub(super) fn calls(&self, method: &str) -> u64 {
@@ -112,6 +129,10 @@ impl State {
     pub(super) fn fail_next(&mut self, count: usize, fault: Fault) {
         let room = MAX_FAULTS.saturating_sub(self.faults.len());
         self.faults.extend(std::iter::repeat_n(fault, count.min(room)));
+    }
+
+    pub(super) fn fail_until(&mut self, until: Instant, fault: Fault) {
+        self.trouble = Some((until, fault));
     }
 
     /// Name of the channel with this id.
@@ -151,26 +172,55 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn post(&mut self, channel: String, text: String, blocks: Vec<Value>) -> SlackMessage {
+    /// Adds a message; to the thread of the message `thread_ts`, where that is given.
+    pub(super) fn post(
+        &mut self,
+        channel: String,
+        thread_ts: Option<&str>,
+        text: String,
+        blocks: Vec<Value>,
+    ) -> Result<SlackMessage, Refusal> {
+        let parent = match thread_ts {
+            Some(ts) => Some(self.position(&channel, ts).ok_or("thread_not_found")?),
+            None => None,
+        };
         let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
         // Slack's ts is unique within a channel; ours grows over all of them.
         self.last_ts_us = now_us.max(self.last_ts_us + 1);
         let ts = format!("{}.{:06}", self.last_ts_us / 1_000_000, self.last_ts_us % 1_000_000);
-        let message = SlackMessage { channel, ts, text, blocks, edits: 0 };
-        if self.messages.len() >= MAX_MESSAGES {
-            self.messages.remove(0);
+        let thread_ts = thread_ts.map(str::to_owned);
+        let message = SlackMessage { channel, ts, text, blocks, edits: 0, thread_ts, replies: Vec::new() };
+        let (list, most) = match parent {
+            Some(position) => (&mut self.messages[position].replies, MAX_REPLIES),
+            None => (&mut self.messages, MAX_MESSAGES),
+        };
+        if list.len() >= most {
+            list.remove(0);
         }
-        self.messages.push(message.clone());
-        message
+        list.push(message.clone());
+        Ok(message)
     }
 
     pub(super) fn update(&mut self, channel: &str, ts: &str, text: String, blocks: Vec<Value>) -> Result<(), Refusal> {
-        let found = self.messages.iter_mut().find(|message| message.channel == channel && message.ts == ts);
-        let message = found.ok_or("message_not_found")?;
+        let of_channel = self.messages.iter_mut().filter(|message| message.channel == channel);
+        let mut found = of_channel.filter_map(|message| {
+            if message.ts == ts { Some(message) } else { message.replies.iter_mut().find(|reply| reply.ts == ts) }
+        });
+        let message = found.next().ok_or("message_not_found")?;
         message.text = text;
         message.blocks = blocks;
         message.edits += 1;
         Ok(())
+    }
+
+    /// Where a message is that is not a reply.
+    fn position(&self, channel: &str, ts: &str) -> Option<usize> {
+        self.messages.iter().position(|message| message.channel == channel && message.ts == ts)
+    }
+
+    /// A message with its thread.
+    pub(super) fn thread(&self, channel: &str, ts: &str) -> Option<&SlackMessage> {
+        self.position(channel, ts).map(|position| &self.messages[position])
     }
 
     pub(super) fn messages(&self) -> &[SlackMessage] {

@@ -1,12 +1,14 @@
+use bongsu_schemas::alert::AlertLevel::{Critical, Warn};
+use bongsu_schemas::alert::AlertRecord;
 use bongsu_schemas::alert::AlertStatus::{Firing, Resolved};
 use bongsu_schemas::history::History;
 use bongsu_schemas::kafka::Kafka;
 use bongsu_schemas::services::{Owner, Service, Services};
-
 use serde_json::json;
 
 use super::*;
 use crate::config::{Dashboard, Reports};
+use crate::incidents::Correlator;
 use crate::incidents::tests::alert;
 
 fn config() -> Config {
@@ -58,7 +60,7 @@ fn a_channel_with_nothing_to_do_is_not_told() {
         assert_eq!(incident.alerts.len(), alerts.len(), "{name}");
         let muted = |alert: &IncidentAlert| alert.firing.rule == muted_rule;
         let told = |_: &str| told;
-        let notifications = notifications(incident, &muted, &told, &config(), false);
+        let notifications = notifications(incident, &muted, &told, &config(), &mut RecentWindows::default(), false);
         let channels: Vec<&str> = notifications.iter().map(|notification| notification.channel.as_str()).collect();
         assert_eq!(channels, expected, "{name}");
     }
@@ -74,7 +76,8 @@ fn each_channel_learns_of_the_cause() {
     let changes = correlator.apply(&alert("errors", Some("payment"), Firing, 2));
     let told = |_: &str| false;
     let muted = |_: &IncidentAlert| false;
-    let notifications = notifications(&changes[0].incident, &muted, &told, &config(), false);
+    let notifications =
+        notifications(&changes[0].incident, &muted, &told, &config(), &mut RecentWindows::default(), false);
     assert_eq!(notifications.len(), 2);
     for notification in notifications {
         let line = "Likely cause: payment · affected: order";
@@ -109,7 +112,7 @@ fn routed_config() -> Config {
 fn messages_of(correlator: &Correlator, muted: &dyn Fn(&IncidentAlert) -> bool) -> Vec<(String, String)> {
     let config = routed_config();
     let incident = correlator.incidents().next().unwrap();
-    let notifications = notifications(incident, muted, &|_| false, &config, false);
+    let notifications = notifications(incident, muted, &|_| false, &config, &mut RecentWindows::default(), false);
     notifications.into_iter().map(|notification| (notification.channel, notification.message.text)).collect()
 }
 
@@ -145,4 +148,34 @@ fn one_message_for_each_channel() {
     correlator.apply(&alert("heap", Some("order"), Resolved, 120));
     let messages = messages_of(&correlator, &nobody_is_muted);
     assert_eq!(text_in(&messages, "#jvm"), "✅ Resolved: order: heap summary");
+}
+
+/// Scenario: an alert fires at the lower level, rises to the severity that more channels are told of, falls again, and ends.
+/// Guarantees: whoever was told at any level is told how it goes on, and of its end.
+#[test]
+fn who_was_told_at_one_level_is_told_of_the_others() {
+    let services = json!({ "order": { "owner": { "slack": "#order", "routes": [
+        { "severity": 5, "slack": "#incidents" },
+    ] } } });
+    let config = Config { services: serde_json::from_value(services).unwrap(), ..routed_config() };
+    let of = |minute, level, severity, sequence| {
+        let record = alert("errors", Some("order"), Firing, minute);
+        AlertRecord { level: Some(level), severity, sequence, ..record }
+    };
+    let end = AlertRecord { severity: 3, sequence: 4, ..alert("errors", Some("order"), Resolved, 9) };
+    #[rustfmt::skip]
+    let steps = [
+        (of(1, Warn, 3, 1),     vec!["#order 🔥🔥🔥 order: errors summary"]),
+        (of(2, Critical, 5, 2), vec!["#incidents 🔥🔥🔥🔥🔥 order: errors summary", "#order 🔥🔥🔥🔥🔥 order: errors summary"]),
+        (of(3, Warn, 3, 3),     vec!["#incidents 🔥🔥🔥 order: errors summary", "#order 🔥🔥🔥 order: errors summary"]),
+        (end,                   vec!["#incidents ✅ Resolved: order: errors summary", "#order ✅ Resolved: order: errors summary"]),
+    ];
+    let mut correlator = Correlator::default();
+    for (record, expected) in steps {
+        let incident = correlator.apply(&record).remove(0).incident;
+        let recent = &mut RecentWindows::default();
+        let told = notifications(&incident, &|_| false, &|_| false, &config, recent, false);
+        let told: Vec<_> = told.iter().map(|told| format!("{} {}", told.channel, told.message.text)).collect();
+        assert_eq!(told, expected, "{record:?}");
+    }
 }
