@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bongsu_schemas::alert::AlertRecord;
+use bongsu_schemas::alert::{AlertRecord, AlertStatus};
 use bongsu_schemas::command::Command;
 use bongsu_schemas::health::Health;
 use bongsu_schemas::incident::IncidentRecord;
@@ -227,7 +227,7 @@ impl Reporter {
 
     /// Takes one record of the alerts.
     async fn take(&mut self, partition: i32, offset: i64, payload: &[u8], handled: bool) -> anyhow::Result<()> {
-        let alert: AlertRecord = match serde_json::from_slice(payload) {
+        let mut alert: AlertRecord = match serde_json::from_slice(payload) {
             Ok(alert) => alert,
             Err(error) => {
                 events::alert_unreadable(partition, offset, &error);
@@ -239,6 +239,9 @@ impl Reporter {
             // What is published from here on says who took it, and counts on from there.
             self.acknowledgements.apply_to(&mut self.correlator);
             self.are_acknowledged = true;
+        }
+        if self.live.is_some() && alert.status == AlertStatus::Firing {
+            alert.evidence.siblings = self.recent.lock().siblings(&alert);
         }
         for change in self.correlator.apply(&alert) {
             if !handled {

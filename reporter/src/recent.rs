@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bongsu_schemas::alert::AlertRecord;
+use bongsu_schemas::alert::{AlertRecord, Siblings};
 use bongsu_schemas::key::{GroupKey, key_text};
 use bongsu_schemas::window::WindowRecord;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -123,6 +123,23 @@ impl Found {
 }
 
 impl RecentWindows {
+    /// Of how many series an alert's is one: those of its view, service and environment that had a window of late. None if that is not
+    /// known. Whether the others met the condition as well is told by their own alerts.
+    pub fn siblings(&self, firing: &AlertRecord) -> Option<Siblings> {
+        let environment = |key: &GroupKey| text_of(key, "environment").map(str::to_owned);
+        let (wanted, since) = (environment(&firing.key), firing.window_end - AROUND);
+        let of_service = SeriesId {
+            service: firing.service.clone().unwrap_or_default(),
+            view: firing.evidence.view.clone(),
+            key: String::new(),
+        };
+        let of_view = self.series.range(Arc::new(of_service)..).take_while(|(id, _)| {
+            id.view == firing.evidence.view && id.service == firing.service.as_deref().unwrap_or_default()
+        });
+        let of = of_view.filter(|(_, series)| series.last_end() > since && environment(&series.key) == wanted).count();
+        u32::try_from(of).ok().filter(|of| *of > 0).map(|of| Siblings { met: 1, of })
+    }
+
     /// Takes a window, or the correction of one.
     pub fn take(&mut self, window: &WindowRecord) {
         let key = key_text(&window.key);

@@ -9,7 +9,7 @@ use bongsu_schemas::key::{GroupKey, key_text};
 use bongsu_schemas::services::Services;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::absence::{AbsenceRule, Absences, Presence, state_name};
 use super::alert::{AlertParts, Moment, Summary, evidence_windows, resolved_without_rule, service_of};
@@ -200,8 +200,7 @@ impl RuleEngine {
         for (index, compiled) in early {
             let verdicts = rows.verdicts(compiled, &self.overrides[index], &self.services)?;
             for (row, verdict) in verdicts.into_iter().enumerate().filter(|(_, verdict)| verdict.met) {
-                let id = (rows.key_text(row).into_owned(), Some(rows.key(row)));
-                self.step(index, id, compiled, observed(&rows, row, verdict), moment, changes);
+                self.step(index, compiled, Stepped::Row { rows: &rows, row, verdict }, moment, changes);
             }
         }
         Ok(())
@@ -242,11 +241,10 @@ impl RuleEngine {
             }
         }
         for row in to_step {
-            let id = (rows.key_text(row).into_owned(), Some(rows.key(row)));
-            self.step(index, id, compiled, observed(rows, row, verdicts[row]), moment, changes);
+            self.step(index, compiled, Stepped::Row { rows, row, verdict: verdicts[row] }, moment, changes);
         }
         for key_text in absent {
-            self.step(index, (key_text, None), compiled, Observation::Absent, moment, changes);
+            self.step(index, compiled, Stepped::Absent { key_text }, moment, changes);
         }
         Ok(())
     }
@@ -276,28 +274,24 @@ impl RuleEngine {
                 continue;
             }
             for key_text in series {
-                self.step(index, (key_text, None), compiled, Observation::Absent, moment, changes);
+                self.step(index, compiled, Stepped::Absent { key_text }, moment, changes);
             }
         }
         self.stepped_to_ms.insert(index, end_ms);
     }
 
-    /// Steps a series, given by the text of its key and, where it may have no state yet, the key itself.
     fn step(
         &mut self,
         index: usize,
-        (key_text, key): (String, Option<GroupKey>),
         compiled: &CompiledRule,
-        observation: Observation,
+        stepped: Stepped<'_>,
         moment: Moment,
         changes: &mut Changes,
     ) {
-        let new = || (key.unwrap_or_default(), SeriesState::default());
+        let key_text = stepped.key_text();
+        let new = || (stepped.key(), SeriesState::default());
         let (key, state) = self.series[index].entry(key_text.clone()).or_insert_with(new);
-        let values = match &observation {
-            Observation::Row { values, .. } => values.clone(),
-            Observation::Absent => Map::new(),
-        };
+        let observation = stepped.observation();
         let window_start = time(moment.window_ms.0);
         let transition = if moment.is_open {
             state.step_early(window_start, observation)
@@ -311,7 +305,8 @@ impl RuleEngine {
             }
             return;
         }
-        let evidence = evidence_windows(state);
+        // Before the end of an alert forgets them.
+        let evidence = if transition.is_some() { evidence_windows(state) } else { Vec::new() };
         let service = service_of(&compiled.rule, key);
         let (status, firing) = match transition {
             Some(Transition::Fires) => {
@@ -334,6 +329,7 @@ impl RuleEngine {
             let level = level(compiled, firing.critical);
             let (rule, services) = (&compiled.rule.name, &self.services);
             let params = compiled.conditions.params_of(rule, service.as_deref(), key, level, services);
+            let values = stepped.values();
             let alert = AlertParts { compiled, key, values, params, level, firing, status, evidence, moment };
             changes.alerts.push(alert.record());
         }
@@ -353,10 +349,50 @@ impl RuleEngine {
     }
 }
 
-fn observed(rows: &Rows<'_>, row: usize, verdict: Verdict) -> Observation {
-    let ClosedWindow { plan, results, .. } = rows.window;
-    let values = row_object(results, &plan.values, row);
-    Observation::Row { verdict, values, first_event_time: first_event_time(results, row).map(time) }
+/// A series and what a window says of it.
+enum Stepped<'a> {
+    Row {
+        rows: &'a Rows<'a>,
+        row: usize,
+        verdict: Verdict,
+    },
+    /// It has a state, and no row.
+    Absent {
+        key_text: String,
+    },
+}
+
+impl Stepped<'_> {
+    fn key_text(&self) -> String {
+        match self {
+            Stepped::Row { rows, row, .. } => rows.key_text(*row).into_owned(),
+            Stepped::Absent { key_text } => key_text.clone(),
+        }
+    }
+
+    fn key(&self) -> GroupKey {
+        match self {
+            Stepped::Row { rows, row, .. } => rows.key(*row),
+            Stepped::Absent { .. } => GroupKey::new(),
+        }
+    }
+
+    fn values(&self) -> Map<String, Value> {
+        match self {
+            Stepped::Row { rows, row, .. } => row_object(rows.window.results, &rows.window.plan.values, *row),
+            Stepped::Absent { .. } => Map::new(),
+        }
+    }
+
+    fn observation(&self) -> Observation {
+        match self {
+            Stepped::Row { rows, row, verdict } => {
+                let first_event_time = first_event_time(rows.window.results, *row).map(time);
+                Observation::Row { verdict: *verdict, values: self.values(), first_event_time }
+            }
+            Stepped::Absent { .. } => Observation::Absent,
+        }
+    }
 }
 
 fn level(compiled: &CompiledRule, critical: bool) -> Option<AlertLevel> {

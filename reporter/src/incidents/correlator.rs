@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bongsu_schemas::alert::{AlertRecord, AlertStatus};
+use bongsu_schemas::alert::{AlertRecord, AlertStatus, Evidence};
 use bongsu_schemas::key::stable_id;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -92,6 +92,8 @@ impl Correlator {
         let entry = self.incidents.entry(id.clone()).or_insert_with(|| Arc::new(Incident::new(id.clone(), alert)));
         let incident = Arc::make_mut(entry);
         let was_open = incident.is_open();
+        let siblings = alert.evidence.siblings.or_else(|| self.published.siblings(&id, &alert.rule));
+        let alert = &AlertRecord { evidence: Evidence { siblings, ..alert.evidence.clone() }, ..alert.clone() };
         if is_published {
             // What was known then, not what is known now: the cause that people were told of stays the cause.
             incident.learn_calls(self.published.calls(&id).cloned());

@@ -223,6 +223,10 @@ impl Incident {
         if let Some(IncidentAlert { firing: AlertRecord { service, rule, alert_id, .. }, .. }) = self.cause() {
             evidence.insert("cause".to_owned(), json!({ "service": service, "rule": rule, "alert_id": alert_id }));
         }
+        let counted = self.alerts.iter().find_map(|alert| Some((&alert.firing.rule, alert.firing.evidence.siblings?)));
+        if let Some((rule, Siblings { met: _, of })) = counted {
+            evidence.insert("siblings".to_owned(), json!({ "rule": rule, "of": of }));
+        }
         if !self.calls.is_empty() {
             evidence.insert("calls".to_owned(), json!(self.calls));
         }
