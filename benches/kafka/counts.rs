@@ -71,9 +71,9 @@ impl Counts {
     }
 
     /// No window missing, double or with a wrong count.
-    pub(crate) fn compare(&self, windows: &[Arrived]) -> anyhow::Result<()> {
+    pub(crate) fn compare<'a>(&self, windows: impl IntoIterator<Item = &'a Arrived>) -> anyhow::Result<()> {
         let keys: HashMap<Key, usize> = self.events.keys().map(|(key, _)| (self.name(*key), *key)).collect();
-        let mut seen = HashSet::with_capacity(windows.len());
+        let mut seen = HashSet::with_capacity(self.events.len());
         for Arrived { value, .. } in windows {
             let text = || String::from_utf8_lossy(value).into_owned();
             let window: Window = serde_json::from_slice(value).with_context(text)?;

@@ -19,9 +19,13 @@ use crate::workload::PARTITIONS;
 const COMMON: &str = r##"
 kafka: { brokers: "{brokers}", topic_prefix: "{name}", group: "{name}" }
 defaults: false
-services: { "*": { owner: { slack: "#platform" } } }
 dashboard: { listen: "{listen}" }
 sources: [ {source} ]
+"##;
+
+/// Where no alert is ever sent.
+const ONE_OWNER: &str = r##"
+services: { "*": { owner: { slack: "#platform" } } }
 "##;
 
 /// Windows of a minute by service and route.
@@ -60,8 +64,36 @@ pub(crate) fn json_source(topic: &str) -> String {
     format!("{{ topic: {topic}, format: json, table: requests }}")
 }
 
+/// What a process is started as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Events to windows and alerts.
+    Processor,
+    /// That, and alerts to Slack, in one process.
+    All,
+}
+
+impl Role {
+    /// As `bongsu run --role` has it.
+    fn name(self) -> &'static str {
+        match self {
+            Role::Processor => "processor",
+            Role::All => "all",
+        }
+    }
+
+    /// The parts that measuring waits for. Stage 1 reads as soon as it is ready, whether the others are or not.
+    fn awaited_parts(self) -> &'static [&'static str] {
+        match self {
+            Role::Processor => &["stage1"],
+            Role::All => &["stage1", "stage2", "reporter"],
+        }
+    }
+}
+
 /// Names, configuration and folder (logs, history).
 pub(crate) struct Installation {
+    role: Role,
     bootstrap: String,
     name: String,
     /// Lacks the address to listen at, which each process has for itself.
@@ -70,18 +102,29 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// `view` is [`BY_MINUTE`] or [`BY_SECOND`].
+    /// Of processors. `view` is [`BY_MINUTE`] or [`BY_SECOND`].
     pub(crate) fn new(bootstrap: &str, name: &str, source: &str, view: &str) -> anyhow::Result<Installation> {
-        let folder = tempfile::Builder::new().prefix("bongsu-bench-").tempdir()?;
-        let common = COMMON.replace("{brokers}", bootstrap).replace("{name}", name).replace("{source}", source);
-        let config = common + view;
-        Ok(Installation { bootstrap: bootstrap.to_owned(), name: name.to_owned(), config, folder })
+        Installation::with_role(Role::Processor, bootstrap, name, source, &format!("{ONE_OWNER}{view}"))
     }
 
-    /// Starts the process of that name, or starts it again, and waits until it reads.
+    /// `sections` is the rest of the configuration: `services`, `views` and what else there is to say.
+    pub(crate) fn with_role(
+        role: Role,
+        bootstrap: &str,
+        name: &str,
+        source: &str,
+        sections: &str,
+    ) -> anyhow::Result<Installation> {
+        let folder = tempfile::Builder::new().prefix("bongsu-bench-").tempdir()?;
+        let common = COMMON.replace("{brokers}", bootstrap).replace("{name}", name).replace("{source}", source);
+        let config = common + sections;
+        Ok(Installation { role, bootstrap: bootstrap.to_owned(), name: name.to_owned(), config, folder })
+    }
+
+    /// Starts the process of that name, or starts it again, and waits until it does its work.
     pub(crate) fn start(&self, instance: &str) -> anyhow::Result<Processor> {
         let mut processor = self.spawn(instance)?;
-        processor.await_ready()?;
+        processor.await_ready(self.role.awaited_parts())?;
         Ok(processor)
     }
 
@@ -93,9 +136,11 @@ impl Installation {
         let log = File::options().create(true).append(true).open(self.log(instance))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_bongsu"));
         command
-            .args(["run", "--role", "processor", "--config"])
+            .args(["run", "--role", self.role.name(), "--config"])
             .arg(&config)
             .env("BONGSU_INSTANCE", instance)
+            // A stand-in needs no token, and is not to see a real one.
+            .env_remove("SLACK_BOT_TOKEN")
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -166,6 +211,10 @@ impl Installation {
         format!("{}.windows", self.name)
     }
 
+    pub(crate) fn alerts_topic(&self) -> String {
+        format!("{}.alerts", self.name)
+    }
+
     /// That no event was late.
     pub(crate) fn check_nothing_late(&self) -> anyhow::Result<()> {
         let late = bongsu_testkit::read_committed(&self.bootstrap, &format!("{}.late", self.name))?;
@@ -175,7 +224,7 @@ impl Installation {
 
     /// Adds to an error how the logs end.
     pub(crate) fn explain<T>(&self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
-        outcome.with_context(|| format!("the processor's log ends with:\n{}", self.log_tails()))
+        outcome.with_context(|| format!("bongsu's log ends with:\n{}", self.log_tails()))
     }
 
     fn log(&self, instance: &str) -> PathBuf {

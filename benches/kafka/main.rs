@@ -5,6 +5,7 @@
 //! otlp         a backlog of OpenTelemetry spans: spans per CPU-second
 //! scale        the same backlog of JSON with one process and with two: events per second of the clock on the wall
 //! latency      a live stream: from the moment a window may close to its last result in a committed reader's hands
+//! alerts       a live stream: from the event that makes a rule's condition true to its message in Slack
 //! restart      a live stream and SIGKILL: until there are new results again
 //! outage       an hour that was missed: how fast it is made up for, and in how much memory
 //! ```
@@ -25,6 +26,7 @@ mod recount;
 mod report;
 mod request;
 mod scenario;
+mod slack;
 mod spans;
 mod stream;
 mod windows;
@@ -35,7 +37,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use report::{Format, progress, show};
-use scenario::{latency, otlp, outage, restart, scale, throughput};
+use scenario::{alerts, latency, otlp, outage, restart, scale, throughput};
 
 /// The whole on a real Kafka. BONGSU_BENCH_EVENTS sets how many events or spans a backlog has (3000000),
 /// BONGSU_BENCH_OUTAGE_SECS how long the outage is (3600).
@@ -59,13 +61,14 @@ enum Scenario {
     Otlp,
     Scale,
     Latency,
+    Alerts,
     Restart,
     Outage,
 }
 
 /// `outage` runs only by its name, for it takes many minutes and gigabytes.
-const BY_DEFAULT: [Scenario; 5] =
-    [Scenario::Throughput, Scenario::Otlp, Scenario::Scale, Scenario::Latency, Scenario::Restart];
+const BY_DEFAULT: [Scenario; 6] =
+    [Scenario::Throughput, Scenario::Otlp, Scenario::Scale, Scenario::Latency, Scenario::Alerts, Scenario::Restart];
 
 #[derive(Subcommand)]
 enum Part {
@@ -97,6 +100,7 @@ impl Scenario {
             Scenario::Otlp => show("otlp", format, &otlp::run()?),
             Scenario::Scale => show("scale", format, &scale::run()?),
             Scenario::Latency => show("latency", format, &latency::run()?),
+            Scenario::Alerts => show("alerts", format, &alerts::run()?),
             Scenario::Restart => show("restart", format, &restart::run()?),
             Scenario::Outage => show("outage", format, &outage::run()?),
         }

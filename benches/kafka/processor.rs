@@ -45,12 +45,12 @@ impl Processor {
         self.child.id()
     }
 
-    /// Until stage 1 is ready: it reads from then on, whether the others are ready or not.
-    pub(crate) fn await_ready(&mut self) -> anyhow::Result<()> {
+    /// Until all these parts are ready.
+    pub(crate) fn await_ready(&mut self, parts: &[&str]) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             let answer = self.readiness().unwrap_or_default();
-            if answer.contains("stage1: ready") {
+            if parts.iter().all(|part| is_ready(&answer, part)) {
                 return Ok(());
             }
             self.check_alive()?;
@@ -100,6 +100,11 @@ impl Processor {
         self.child.wait()?;
         Ok(killed_at)
     }
+}
+
+/// Whether `/readyz` says so: in lines where the process only processes, as JSON where it has the page.
+fn is_ready(answer: &str, part: &str) -> bool {
+    answer.contains(&format!("{part}: ready\n")) || answer.contains(&format!(r#""{part}":{{"ready":true}}"#))
 }
 
 impl Drop for Processor {

@@ -23,6 +23,17 @@ pub(crate) fn backlog_config(bootstrap: &str) -> ClientConfig {
     config
 }
 
+/// For a live stream: an event waits for others no longer than 5 ms.
+pub(crate) fn live_config(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "5");
+    config
+}
+
 /// Waits while the queue is full.
 pub(crate) fn send(
     producer: &BaseProducer,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -49,6 +49,31 @@ impl Spread {
         let (min, max) = values.first().copied().zip(values.last().copied()).context("nothing was measured")?;
         Ok(Spread { median: values[values.len() / 2], min, max })
     }
+}
+
+/// How long many of one kind took.
+#[derive(Debug, Serialize)]
+pub(crate) struct Delays {
+    pub(crate) p50_ms: f64,
+    pub(crate) p90_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) max_ms: f64,
+    /// All, in ascending order.
+    all_ms: Vec<f64>,
+}
+
+impl Delays {
+    pub(crate) fn of(mut all_ms: Vec<f64>) -> anyhow::Result<Delays> {
+        ensure!(!all_ms.is_empty(), "nothing was measured");
+        all_ms.sort_by(f64::total_cmp);
+        let [p50_ms, p90_ms, p99_ms, max_ms] = [0.50, 0.90, 0.99, 1.0].map(|fraction| percentile(&all_ms, fraction));
+        Ok(Delays { p50_ms, p90_ms, p99_ms, max_ms, all_ms })
+    }
+}
+
+/// The least of the values that so many are not above. There must be one.
+pub(crate) fn percentile(ascending: &[f64], fraction: f64) -> f64 {
+    ascending[(fraction * ascending.len() as f64).ceil() as usize - 1]
 }
 
 /// What a table counts in.

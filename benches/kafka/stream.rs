@@ -9,9 +9,10 @@ use anyhow::{Context, anyhow, ensure};
 use chrono::Utc;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, ClientContext, Message};
+use rdkafka::{ClientContext, Message};
 
 use crate::counts::{By, Counts};
+use crate::producer::live_config;
 use crate::random::Random;
 use crate::request::Templates;
 use crate::workload::PARTITIONS;
@@ -82,12 +83,8 @@ impl Drop for Stream {
 }
 
 fn produce(bootstrap: &str, plan: &Plan, stop: &AtomicBool) -> anyhow::Result<Produced> {
-    let producer: ThreadedProducer<Acknowledged> = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("enable.idempotence", "true")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "5")
-        .create_with_context(Acknowledged::default())?;
+    let producer: ThreadedProducer<Acknowledged> =
+        live_config(bootstrap).create_with_context(Acknowledged::default())?;
     let acknowledged = producer.context().clone();
     let (mut templates, mut random) = (Templates::new()?, Random::new(2028));
     let mut counts = Counts::new(plan.by, plan.window_ms);

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::settle;
 use crate::counts::{By, window_end_ms};
 use crate::installation::{BY_SECOND, BY_SECOND_CLOSES_AFTER_MS, Installation, ONLY, json_source};
-use crate::report::progress;
+use crate::report::{percentile, progress};
 use crate::stream::{DISORDER_MS, EVENTS_PER_SEC, Plan, Stream};
 use crate::workload::{TOPIC, create_topic};
 
@@ -69,13 +69,12 @@ fn measure(bootstrap: &str, installation: &Installation) -> anyhow::Result<Laten
         window_ms.push(closed_at.saturating_duration_since(may_close_at).as_secs_f64() * 1e3);
     }
     window_ms.sort_by(f64::total_cmp);
-    let percentile = |fraction: f64| window_ms[(fraction * window_ms.len() as f64).ceil() as usize - 1];
     Ok(Latency {
         windows: window_ms.len(),
         results: windows.arrived().len(),
-        p50_ms: percentile(0.50),
-        p99_ms: percentile(0.99),
-        max_ms: percentile(1.0),
+        p50_ms: percentile(&window_ms, 0.50),
+        p99_ms: percentile(&window_ms, 0.99),
+        max_ms: percentile(&window_ms, 1.0),
         window_ms,
     })
 }

@@ -1,5 +1,6 @@
 //! One file for each scenario: what it does, what it demands, what it prints.
 
+pub(crate) mod alerts;
 pub(crate) mod latency;
 pub(crate) mod otlp;
 pub(crate) mod outage;

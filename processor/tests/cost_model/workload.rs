@@ -1,4 +1,4 @@
-//! Requests as stage 1 has decoded them, the same each time. `benches/stages.rs` uses this file, too.
+//! Requests as stage 1 has decoded them, the same each time. The benchmarks use this file, too.
 
 use std::sync::Arc;
 
