@@ -35,6 +35,8 @@ use crate::slack::client::Client;
 
 /// Slack takes about one message a second in a channel.
 const SPACING: Duration = Duration::from_millis(1_050);
+/// An alert that another one may explain waits this long for it: both come of windows that end together, in no certain order.
+const EXPLANATION_PAUSE: Duration = Duration::from_secs(5);
 /// Refused notifications are tried again: somebody may have created the channel or invited the bot.
 pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -72,7 +74,15 @@ impl Deliveries {
             self.workers.spawn(work(desk, self.ledger.clone(), Arc::clone(&queue), self.stop.clone()));
             queue
         });
-        queue.put(notification, Instant::now());
+        let is_held = notification.may_be_explained && self.ledger.get(&notification.id).is_none();
+        queue.put(notification, Instant::now() + if is_held { EXPLANATION_PAUSE } else { Duration::ZERO });
+    }
+
+    /// Forgets a notification that still waits.
+    pub(crate) fn withdraw(&mut self, channel: &str, id: &str) {
+        if let Some(queue) = self.queues.get(channel) {
+            queue.withdraw(id);
+        }
     }
 
     /// Lets workers finish what they are sending; what is left is found again in the alerts and the ledger.

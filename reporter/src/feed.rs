@@ -72,6 +72,9 @@ impl AlertFeed {
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
+            // A dead reporter is followed by another one, or by itself, after this: the least that brokers allow by default.
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "1500")
             .set("enable.partition.eof", "true")
             // The topic may be created after this process has started.
             .set("topic.metadata.refresh.interval.ms", "5000")

@@ -32,6 +32,8 @@ pub(crate) struct Notification {
     pub(crate) since: DateTime<Utc>,
     /// It may have been posted without an entry in the ledger.
     pub(crate) maybe_sent: bool,
+    /// Each of its alerts names rules that explain it, and none of those has fired yet.
+    pub(crate) may_be_explained: bool,
     /// What the message tells, for its pace.
     pub(crate) state: State,
     /// What stands for the message in a digest.
@@ -111,6 +113,9 @@ pub(crate) fn notification(
         message,
         since: incident.first_fired_at().unwrap_or(DateTime::UNIX_EPOCH) - CLOCK_SKEW,
         maybe_sent,
+        may_be_explained: alerts
+            .iter()
+            .all(|alert| !alert.firing.explained_by.is_empty() && alert.explained_by.is_none()),
         state,
         line: line.bounded(),
         joined: firing.into_iter().map(joined).collect(),

@@ -376,9 +376,11 @@ impl Reporter {
         if let Some(deliveries) = &mut live.deliveries {
             let is_told = |id: &str| live.ledger.get(id).is_some();
             let recent = &mut self.recent.lock();
-            for notification in notifications(incident, &muted, &is_told, &self.config, recent, maybe_sent) {
-                deliveries.enqueue(notification);
+            let told = notifications(incident, &muted, &is_told, &self.config, recent, maybe_sent);
+            for (channel, id) in &told.withdrawn {
+                deliveries.withdraw(channel, id);
             }
+            told.notifications.into_iter().for_each(|notification| deliveries.enqueue(notification));
         }
         live.webhooks.tell(incident, &muted);
         if let Some(mails) = &mut live.alert_mails {

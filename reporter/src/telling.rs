@@ -19,6 +19,15 @@ pub(crate) fn is_news(incident: &Incident, now: DateTime<Utc>) -> bool {
     incident.is_open() || incident.changed_at().is_some_and(|at| now - at < NO_NEWS_AFTER)
 }
 
+/// What an incident means for the channels of its alerts.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// What they are to have.
+    pub(crate) notifications: Vec<Notification>,
+    /// Channel and notification id of what was to be sent and has become needless.
+    pub(crate) withdrawn: Vec<(String, String)>,
+}
+
 /// One message for each channel that is to know of an incident: of its alerts that are not muted, or of all where the channel was told
 /// before, so that the message does not go on burning. Where each alert is explained by another one, the channel has nothing to do.
 pub(crate) fn notifications(
@@ -28,23 +37,26 @@ pub(crate) fn notifications(
     config: &Config,
     recent: &mut RecentWindows,
     maybe_sent: bool,
-) -> Vec<Notification> {
+) -> Told {
     let public_url = config.dashboard.public_url.as_ref().map(|url| url.as_str());
-    let of_channel = |(channel, all): (&str, Vec<&IncidentAlert>)| {
+    let mut told = Told::default();
+    for (channel, all) in by_channel(incident, config) {
         let id = id_of(incident, channel);
         let audible: Vec<&IncidentAlert> = all.iter().copied().filter(|alert| !muted(alert)).collect();
         // True of none as well.
         let nothing_to_do = audible.iter().all(|alert| alert.explained_by.is_some());
         if nothing_to_do && !is_told(&id) {
-            return None;
+            told.withdrawn.push((channel.to_owned(), id));
+            continue;
         }
         let alerts = if audible.is_empty() { all } else { audible };
-        let ownership = config.services.owner_of(alerts.first()?.firing.service.as_deref());
+        let Some(first) = alerts.first() else { continue };
+        let ownership = config.services.owner_of(first.firing.service.as_deref());
         let owner = ownership.map(|ownership| ownership.owner.display_name());
         let place = Place { id: &id, channel, owner, zone: config.zone, public_url };
-        Some(notification(incident, &alerts, place, recent, maybe_sent))
-    };
-    by_channel(incident, config).into_iter().filter_map(of_channel).collect()
+        told.notifications.push(notification(incident, &alerts, place, recent, maybe_sent));
+    }
+    told
 }
 
 /// The channels that alerts of an incident go to, each with those alerts.

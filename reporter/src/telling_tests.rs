@@ -60,7 +60,8 @@ fn a_channel_with_nothing_to_do_is_not_told() {
         assert_eq!(incident.alerts.len(), alerts.len(), "{name}");
         let muted = |alert: &IncidentAlert| alert.firing.rule == muted_rule;
         let told = |_: &str| told;
-        let notifications = notifications(incident, &muted, &told, &config(), &mut RecentWindows::default(), false);
+        let notifications =
+            notifications(incident, &muted, &told, &config(), &mut RecentWindows::default(), false).notifications;
         let channels: Vec<&str> = notifications.iter().map(|notification| notification.channel.as_str()).collect();
         assert_eq!(channels, expected, "{name}");
     }
@@ -77,7 +78,8 @@ fn each_channel_learns_of_the_cause() {
     let told = |_: &str| false;
     let muted = |_: &IncidentAlert| false;
     let notifications =
-        notifications(&changes[0].incident, &muted, &told, &config(), &mut RecentWindows::default(), false);
+        notifications(&changes[0].incident, &muted, &told, &config(), &mut RecentWindows::default(), false)
+            .notifications;
     assert_eq!(notifications.len(), 2);
     for notification in notifications {
         let line = "Likely cause: payment · affected: order";
@@ -112,7 +114,8 @@ fn routed_config() -> Config {
 fn messages_of(correlator: &Correlator, muted: &dyn Fn(&IncidentAlert) -> bool) -> Vec<(String, String)> {
     let config = routed_config();
     let incident = correlator.incidents().next().unwrap();
-    let notifications = notifications(incident, muted, &|_| false, &config, &mut RecentWindows::default(), false);
+    let notifications =
+        notifications(incident, muted, &|_| false, &config, &mut RecentWindows::default(), false).notifications;
     notifications.into_iter().map(|notification| (notification.channel, notification.message.text)).collect()
 }
 
@@ -174,7 +177,7 @@ fn who_was_told_at_one_level_is_told_of_the_others() {
     for (record, expected) in steps {
         let incident = correlator.apply(&record).remove(0).incident;
         let recent = &mut RecentWindows::default();
-        let told = notifications(&incident, &|_| false, &|_| false, &config, recent, false);
+        let told = notifications(&incident, &|_| false, &|_| false, &config, recent, false).notifications;
         let told: Vec<_> = told.iter().map(|told| format!("{} {}", told.channel, told.message.text)).collect();
         assert_eq!(told, expected, "{record:?}");
     }

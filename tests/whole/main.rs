@@ -7,6 +7,7 @@
 )]
 
 mod accounting;
+mod alerts;
 mod backtest;
 mod brokers;
 mod captured;

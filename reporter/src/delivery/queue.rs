@@ -81,6 +81,14 @@ impl<T: Queued> Queue<T> {
         self.changed.notify_one();
     }
 
+    /// Forgets a notification, if it still waits.
+    pub(crate) fn withdraw(&self, id: &str) {
+        let mut pending = self.pending();
+        if pending.by_id.remove(id).is_some() {
+            pending.order.retain(|waiting| waiting != id);
+        }
+    }
+
     /// Waits for a notification; none when stopped.
     pub(crate) async fn next(&self, stop: &CancellationToken) -> Option<T> {
         self.next_together(stop, &oldest).await?.pop()
