@@ -14,9 +14,14 @@ use crate::config::{Config, load, printable};
 /// How often the file is looked at. It is taken when it has been the same for two looks: somebody may be writing it.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Says why a configuration cannot be run by this process.
+pub(crate) type Check = Box<dyn Fn(&Config) -> anyhow::Result<()> + Send>;
+
 /// Looks at a configuration file.
 pub(crate) struct Watch {
     path: PathBuf,
+    /// Whether a configuration can be run here.
+    check: Check,
     hangup: Signal,
     /// What the running configuration was read from.
     taken: Option<Vec<u8>>,
@@ -27,11 +32,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Watches a file from which the running configuration has just been read.
-    pub(crate) fn new(path: &Path) -> anyhow::Result<Watch> {
+    /// Watches a file from which the running configuration is about to be read.
+    pub(crate) fn new(path: &Path, check: Check) -> anyhow::Result<Watch> {
         let hangup = signal(SignalKind::hangup()).context("while listening for SIGHUP")?;
         let taken = std::fs::read(path).ok();
-        Ok(Watch { path: path.to_owned(), hangup, looked_at: taken.clone(), taken, refused: None })
+        Ok(Watch { path: path.to_owned(), check, hangup, looked_at: taken.clone(), taken, refused: None })
     }
 
     /// The next good configuration. Can be dropped at any time.
@@ -68,7 +73,12 @@ impl Watch {
         if !is_asked && (!is_settled || self.refused.as_ref() == Some(&content)) {
             return None;
         }
-        match load(&self.path) {
+        let read = load(&self.path).map_err(|mistakes| mistakes.to_string());
+        let read = read.and_then(|config| match (self.check)(&config) {
+            Ok(()) => Ok(config),
+            Err(error) => Err(format!("{error:#}; the environment is that of the start")),
+        });
+        match read {
             Ok(config) => {
                 metrics::counter!("bongsu_config_reloads_total", "outcome" => "taken").increment(1);
                 tracing::info!(path = %self.path.display(), "a new configuration is taken");
@@ -77,7 +87,7 @@ impl Watch {
             }
             Err(mistakes) => {
                 metrics::counter!("bongsu_config_reloads_total", "outcome" => "refused").increment(1);
-                for mistake in mistakes.to_string().lines() {
+                for mistake in mistakes.lines() {
                     tracing::error!(mistake = %printable(mistake), "the new configuration is refused; the old one goes on");
                 }
                 self.refused = Some(content);
@@ -102,7 +112,11 @@ mod tests {
         let path = folder.path().join("bongsu.yaml");
         let write = |text: &str| std::fs::write(&path, text).unwrap();
         write(GOOD);
-        let mut watch = Watch::new(&path).unwrap();
+        let is_possible = |config: &Config| match config.zone {
+            chrono_tz::Asia::Tokyo => Err(anyhow::anyhow!("a variable is not set")),
+            _ => Ok(()),
+        };
+        let mut watch = Watch::new(&path, Box::new(is_possible)).unwrap();
         assert!(watch.look(false).is_none() && watch.look(true).is_none(), "nothing has changed");
 
         write(&format!("{GOOD}time: {{ zone: Asia/Seoul }}\n"));
@@ -114,6 +128,8 @@ mod tests {
         for is_asked in [false, false, true] {
             assert!(watch.look(is_asked).is_none(), "it is wrong");
         }
+        write(&format!("{GOOD}time: {{ zone: Asia/Tokyo }}\n"));
+        assert!(watch.look(true).is_none(), "it cannot be run here");
         std::fs::remove_file(&path).unwrap();
         assert!(watch.look(true).is_none());
 

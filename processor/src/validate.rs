@@ -97,7 +97,9 @@ fn absence(rule: &Rule, views: &[ViewPlan]) -> Option<AbsenceRule> {
     let no_data = rule.no_data.clone()?;
     let name = name_of(&rule.on, no_data.per);
     let view = views.iter().position(|view| view.name == name)?;
-    Some(AbsenceRule { rule: rule.clone(), no_data, view })
+    let plan = &views[view];
+    let keys = plan.keys_by_name.iter().map(|key| plan.result_schema.field(*key).name().clone()).collect();
+    Some(AbsenceRule { rule: rule.clone(), no_data, view, keys })
 }
 
 fn compile_rule(

@@ -50,6 +50,18 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::recent::SharedRecent;
 
+/// Whether the environment has the secrets that the configuration names in it.
+pub fn check_environment(config: &Config) -> anyhow::Result<()> {
+    let environment = |name: &str| std::env::var(name).ok();
+    if let Some(slack) = &config.slack {
+        slack::client::Client::new(slack, environment)?;
+    }
+    if let Some(smtp) = &config.smtp {
+        mail::Mailer::new(smtp, environment)?;
+    }
+    webhook::endpoints(&config.webhooks, environment).map(|_| ())
+}
+
 /// Runs the reporter until `shutdown`, and ends within five seconds of it.
 ///
 /// `extra` routes are served beside the dashboard's own.

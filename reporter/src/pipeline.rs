@@ -275,7 +275,13 @@ impl Reporter {
         };
         // First: the follower's thread may be behind.
         self.read_commands().await;
-        self.acknowledgements.apply_to(&mut self.correlator);
+        let changes = self.acknowledgements.apply_to(&mut self.correlator);
+        if self.are_acknowledged {
+            // Of incidents that were published anew without who took them.
+            for change in &changes {
+                self.publish(&change.incident).await?;
+            }
+        }
         self.are_acknowledged = true;
         let public_url = self.config.dashboard.public_url.as_ref().map(|url| url.as_str());
         let webhooks = Webhooks::new(&self.endpoints, ledger.clone(), public_url);

@@ -26,6 +26,8 @@ const MAX_SAMPLE_CHARS: usize = 160;
 const TOP: usize = 3;
 /// "At that moment": windows that end this close to the alert's.
 const AROUND: TimeDelta = TimeDelta::minutes(5);
+/// Nobody reads how many more there are; each alert of a storm asks.
+const MAX_SIBLINGS: usize = 200;
 /// Alerts for which it is remembered what was found.
 const MAX_FOUND: usize = 4_000;
 /// Columns that count exceptions, the first that a view has; else its first column counts.
@@ -126,17 +128,16 @@ impl RecentWindows {
     /// Of how many series an alert's is one: those of its view, service and environment that had a window of late. None if that is not
     /// known. Whether the others met the condition as well is told by their own alerts.
     pub fn siblings(&self, firing: &AlertRecord) -> Option<Siblings> {
-        let environment = |key: &GroupKey| text_of(key, "environment").map(str::to_owned);
-        let (wanted, since) = (environment(&firing.key), firing.window_end - AROUND);
-        let of_service = SeriesId {
-            service: firing.service.clone().unwrap_or_default(),
-            view: firing.evidence.view.clone(),
-            key: String::new(),
-        };
-        let of_view = self.series.range(Arc::new(of_service)..).take_while(|(id, _)| {
-            id.view == firing.evidence.view && id.service == firing.service.as_deref().unwrap_or_default()
-        });
-        let of = of_view.filter(|(_, series)| series.last_end() > since && environment(&series.key) == wanted).count();
+        let (wanted, since) = (text_of(&firing.key, "environment"), firing.window_end - AROUND);
+        let service = text_of(&firing.key, "service").unwrap_or_default();
+        let of_service =
+            SeriesId { service: service.to_owned(), view: firing.evidence.view.clone(), key: String::new() };
+        let of_view = self
+            .series
+            .range(Arc::new(of_service)..)
+            .take_while(|(id, _)| id.view == firing.evidence.view && id.service == service);
+        let is_like = |series: &Series| series.last_end() > since && text_of(&series.key, "environment") == wanted;
+        let of = of_view.filter(|(_, series)| is_like(series)).take(MAX_SIBLINGS).count();
         u32::try_from(of).ok().filter(|of| *of > 0).map(|of| Siblings { met: 1, of })
     }
 

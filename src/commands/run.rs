@@ -25,7 +25,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How long a reload may take to end what runs: calls to brokers that are away time out within this.
 const RELOAD_DRAIN: Duration = Duration::from_secs(60);
 
-type Roles = JoinSet<(&'static str, anyhow::Result<()>)>;
+type Ended = (&'static str, anyhow::Result<()>);
+type Roles = JoinSet<Ended>;
+type Joined = Result<Ended, tokio::task::JoinError>;
 
 pub(super) async fn run(options: Run, shutdown: CancellationToken) -> Result<(), Failure> {
     if options.role == Role::Ingest {
@@ -33,18 +35,26 @@ pub(super) async fn run(options: Run, shutdown: CancellationToken) -> Result<(),
                    start --role processor, --role reporter, or both with --role all";
         return Err(Failure::Usage(why.to_owned()));
     }
+    let role = options.role;
+    // Before the file is read: what is written to it in between is seen.
+    let mut watch = Watch::new(&options.config.path, Box::new(move |config| check_environment(config, role)))?;
     let mut config = load_config(&options.config.path)?;
     let recorder = metrics::install()?;
-    let mut watch = Watch::new(&options.config.path)?;
     loop {
         // With another configuration everything begins anew, as after a restart: all state is in Kafka.
         let stop = shutdown.child_token();
-        let roles = start(config, options.role, &recorder, &stop);
-        match supervise(roles, stop, &mut watch).await? {
+        let roles = start(config, role, &recorder, &stop);
+        match supervise(roles, stop, &shutdown, &mut watch).await? {
             Some(next) if !shutdown.is_cancelled() => config = next,
             _ => return Ok(()),
         }
     }
+}
+
+/// Whether the environment has what the configuration names in it. Without, the roles would end as soon as they begin.
+fn check_environment(config: &Config, role: Role) -> anyhow::Result<()> {
+    kafka::client_config(&config.kafka)?;
+    if role == Role::Processor { Ok(()) } else { bongsu_reporter::check_environment(&config.reporter()) }
 }
 
 /// Starts what the roles consist of; it ends with `stop`.
@@ -108,15 +118,40 @@ async fn ensure_topics(config: &Config, health: &Health) -> anyhow::Result<()> {
     }
 }
 
+/// The next role that ended, none where all have; nothing at all if `shutdown` comes before.
+async fn next_ended(roles: &mut Roles, shutdown: Option<&CancellationToken>) -> Option<Option<Joined>> {
+    let asked = async {
+        match shutdown {
+            Some(shutdown) => shutdown.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        joined = roles.join_next() => Some(joined),
+        () = asked => None,
+    }
+}
+
 /// Waits for the roles. One that ends before the signal takes the others with it. Gives a new configuration if that is why they ended.
-async fn supervise(mut roles: Roles, stop: CancellationToken, watch: &mut Watch) -> Result<Option<Config>, Failure> {
+async fn supervise(
+    mut roles: Roles,
+    stop: CancellationToken,
+    shutdown: &CancellationToken,
+    watch: &mut Watch,
+) -> Result<Option<Config>, Failure> {
     let mut failure = None;
     let mut next = None;
     let mut deadline = None;
     loop {
         let joined = match deadline {
-            Some(at) => match timeout_at(at, roles.join_next()).await {
-                Ok(joined) => joined,
+            Some(_) if next.is_some() && shutdown.is_cancelled() => {
+                // Asked to end while it was about to begin anew.
+                (next, deadline) = (None, Some(Instant::now() + DRAIN));
+                continue;
+            }
+            Some(at) => match timeout_at(at, next_ended(&mut roles, next.is_some().then_some(shutdown))).await {
+                Ok(Some(joined)) => joined,
+                Ok(None) => continue,
                 Err(_) if next.is_some() => {
                     let why = anyhow!(
                         "not everything ended within {RELOAD_DRAIN:?}, so that the new configuration has to wait for a restart"

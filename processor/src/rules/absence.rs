@@ -34,6 +34,8 @@ pub struct AbsenceRule {
     pub no_data: NoData,
     /// Index of the presence view.
     pub view: usize,
+    /// Names of its keys, in their order.
+    pub keys: Vec<String>,
 }
 
 /// What is known of one that sends data, as `bongsu.rule-states` has it.
@@ -63,7 +65,8 @@ impl Absences {
     pub(super) fn restore(&mut self, record: SeriesRecord) -> Option<SeriesRecord> {
         let rule = self.rules.iter().position(|absence| absence.rule.name == record.rule);
         match (rule, record.presence.clone()) {
-            (Some(rule), Some(presence)) => {
+            // Another presence view than that of the time has other keys, and nobody would ever see these again.
+            (Some(rule), Some(presence)) if record.key.keys().eq(&self.rules[rule].keys) => {
                 self.known.insert((rule, key_text(&record.key)), (record.key, presence));
                 None
             }

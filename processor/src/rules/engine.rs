@@ -200,7 +200,11 @@ impl RuleEngine {
         for (index, compiled) in early {
             let verdicts = rows.verdicts(compiled, &self.overrides[index], &self.services)?;
             for (row, verdict) in verdicts.into_iter().enumerate().filter(|(_, verdict)| verdict.met) {
-                self.step(index, compiled, Stepped::Row { rows: &rows, row, verdict }, moment, changes);
+                let known = self.series[index].get(&*rows.key_text(row)).and_then(|(_, state)| state.firing.as_ref());
+                // Most of what grows has been told.
+                if known.is_none_or(|firing| verdict.critical && !firing.critical) {
+                    self.step(index, compiled, Stepped::Row { rows: &rows, row, verdict }, moment, changes);
+                }
             }
         }
         Ok(())

@@ -201,6 +201,10 @@ impl SeriesState {
             firing.critical = !firing.critical;
             firing.sequence += 1;
             firing.window_start = Some(window_start);
+            if !firing.critical {
+                // As at the end of an alert: to be critical again takes new windows.
+                self.recent.iter_mut().for_each(|window| window.critical = false);
+            }
         }
         Transition::ChangesLevel
     }
@@ -318,6 +322,8 @@ mod tests {
             ("an alert becomes critical and less so",     "xXXxc",        (1, 1), "FC_WR"),
             ("it may be critical at once",                "X.c",          (1, 1), "CWR"),
             ("critical needs as many windows",            "xxXx.XXc",     (2, 3), "_F____CR"),
+            ("to be critical again takes new windows",    "XxxxX",        (1, 3), "CW__C"),
+            ("as many as before",                         "XXxxXX",       (2, 4), "_CW__C"),
             ("without rows it stays critical",            "X-----",       (1, 1), "C____R"),
         ];
         for (name, windows, (needed, of), expected) in cases {

@@ -265,8 +265,6 @@ impl<'a> Partition<'a> {
             if !is_live || end_ms <= self.open.closed_ms() || !plan.placement.has_window(start_ms) {
                 continue;
             }
-            // As few rows as there are groups; what follows reads them all.
-            self.open.replace_rows(pane, |batches| plan.reduce(batches.to_vec()))?;
             let rows = self.open.pane_rows(pane).iter().map(|rows| of_groups(plan, rows, &groups));
             let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
             // What cannot be computed is told when the window closes.

@@ -102,7 +102,9 @@ impl Desk {
     async fn message(&self, notification: &Notification) -> Result<Done, DeliveryError> {
         let Notification { id, kind, channel, sequence, message, since, maybe_sent, state, joined, .. } = notification;
         let known = self.ledger.get(id);
-        if let Some(entry) = known.clone().filter(|entry| entry.sequence >= *sequence) {
+        // A silence that was taken back brings alerts to light without a change of the incident.
+        let is_told = |entry: &Entry| entry.sequence >= *sequence && entry.told.unknown_series(state).is_empty();
+        if let Some(entry) = known.clone().filter(is_told) {
             return if entry.told.owed.is_empty() { Ok(Done::Nothing) } else { self.reply(notification, entry).await };
         }
         let told = known.as_ref().map_or_else(Told::default, |entry| entry.told.clone());
@@ -231,7 +233,9 @@ impl Desk {
         let mut members: BTreeMap<String, Entry> = self.ledger.members(id).into_iter().map(of_id).collect();
         let (mut changed, mut change) = (BTreeSet::new(), None);
         for Notification { id, sequence, state, line, .. } in taken {
-            let Some(entry) = members.get_mut(id).filter(|entry| entry.sequence < *sequence) else { continue };
+            let is_news =
+                |entry: &&mut Entry| entry.sequence < *sequence || !entry.told.unknown_series(state).is_empty();
+            let Some(entry) = members.get_mut(id).filter(is_news) else { continue };
             let of_member = entry.told.change(state);
             change = change.max(Some(of_member));
             entry.told = entry.told.after(state, of_member, now, self.pace);

@@ -61,7 +61,8 @@ impl<T: Queued> Queue<T> {
         if let Some((present, present_not_before)) = pending.by_id.get_mut(notification.id()) {
             if notification.version() > present.version() {
                 notification.absorb(present);
-                (*present, *present_not_before) = (notification, not_before);
+                // Changes that come faster than a pause must not prolong it.
+                (*present, *present_not_before) = (notification, not_before.min(*present_not_before));
             } else {
                 present.absorb(&notification);
             }

@@ -282,8 +282,9 @@ pub(super) fn burns(message: &SlackMessage, fires: usize) -> bool {
 
 /// Whether a message links an incident's page.
 pub(super) fn links(message: &SlackMessage, incident: &Value) -> bool {
-    let link = format!("https://bongsu.example.com/#incident-{}|", text(&incident["incident_id"]));
-    everything_in(message).contains(&link)
+    let end = format!("#incident-{}|", text(&incident["incident_id"]));
+    let told = everything_in(message);
+    told.contains("<https://bongsu.example.com/?from=") && told.contains(&end)
 }
 
 /// A message with its blocks, as text.

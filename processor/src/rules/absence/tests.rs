@@ -24,7 +24,7 @@ fn engine() -> RuleEngine {
     let rule = json!({ "name": "silent", "on": "requests_1m", "no_data": { "after": "3m", "severity": 2 } });
     let rule: Rule = serde_json::from_value(rule).unwrap();
     let no_data = rule.no_data.clone().unwrap();
-    let absence = AbsenceRule { rule, no_data, view: 0 };
+    let absence = AbsenceRule { rule, no_data, view: 0, keys: vec!["service".to_owned()] };
     let rules = RuleEngine::new(Arc::default(), Arc::new(Services::default()));
     rules.with_absences(Arc::new(vec![absence]))
 }
@@ -112,6 +112,22 @@ fn who_is_silent_for_a_day_is_forgotten() {
     assert_eq!(told(&changes, "orders"), "F4 R1441");
     assert_eq!(engine.active_series(), 0);
     assert_eq!(changes.states.values().filter(|state| state.is_some()).count(), 0);
+}
+
+/// Scenario: silence was judged by other keys before; a worker restores what was known then.
+/// Guarantees: nothing is said of those keys, but that an alert is over, and their state is deleted.
+#[test]
+fn states_of_other_keys_are_let_go() {
+    let (plan, mut first, mut changes) = (view(), engine(), Changes::default());
+    close(&mut first, &plan, 0, &["orders"], &mut changes);
+    pass(&mut first, &plan, 6, &mut changes);
+    let mut state = changes.states.into_values().flatten().next().unwrap();
+    state.key.insert("route".to_owned(), json!("/"));
+    let (mut second, mut changes) = (engine(), Changes::default());
+    second.restore(state);
+    pass(&mut second, &plan, 9, &mut changes);
+    assert_eq!((told(&changes, "orders").as_str(), second.active_series()), ("R9", 0));
+    assert!(changes.states.values().all(Option::is_none));
 }
 
 proptest! {
