@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::thread::JoinHandle;
 
 use bongsu_schemas::kafka::Kafka;
+use bongsu_schemas::key::OTHER;
 use bongsu_schemas::window::WindowRecord;
 use chrono::{DateTime, TimeDelta, Utc};
 use rdkafka::message::Message;
@@ -25,8 +26,6 @@ const BATCH: usize = 256;
 /// Calls remembered as told. Past it they are told once more.
 const MAX_TOLD: usize = 50_000;
 const NEEDLE: &[u8] = b"\"peer_service\"";
-/// What the processor calls the groups that it does not keep apart.
-const OTHER: &str = "__other__";
 
 /// All that the thread can say.
 #[derive(Debug)]

@@ -24,7 +24,6 @@ use std::sync::Arc;
 
 use bongsu_schemas::alert::AlertRecord;
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 
 pub use self::calls::CallGraph;
 pub use self::correlator::Correlator;
@@ -59,14 +58,10 @@ pub fn onset(firing: &AlertRecord) -> DateTime<Utc> {
 
 /// Whether two alerts can have one cause as far as their environments tell. One that does not say fits any.
 fn same_environment(one: &AlertRecord, other: &AlertRecord) -> bool {
-    match (environment(one), environment(other)) {
+    match (one.environment(), other.environment()) {
         (Some(one), Some(other)) => one == other,
         _ => true,
     }
-}
-
-fn environment(alert: &AlertRecord) -> Option<&str> {
-    alert.key.get("environment").and_then(Value::as_str)
 }
 
 #[cfg(test)]

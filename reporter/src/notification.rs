@@ -142,6 +142,12 @@ pub(crate) mod tests {
         notification(incident, &alerts, place, &mut RecentWindows::default(), false)
     }
 
+    /// One of that id and sequence, for queues.
+    pub(crate) fn numbered(id: &str, sequence: u32) -> Notification {
+        let template = after(&[alert("errors", Some("order"), Firing, 1)], "#c");
+        Notification { id: id.to_owned(), sequence, ..template }
+    }
+
     /// Scenario: an alert fires, another one joins it, both are over.
     /// Guarantees: what the pace, the digest and the thread get to see.
     #[test]

@@ -35,7 +35,7 @@ impl<'a> Question<'a> {
         Question {
             service: firing.service.as_deref(),
             severity: firing.severity,
-            environment: firing.key.get("environment").and_then(|environment| environment.as_str()),
+            environment: firing.environment(),
             rule: Some(&firing.rule),
             at: firing.window_end,
         }

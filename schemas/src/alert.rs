@@ -94,6 +94,13 @@ pub struct AlertRecord {
     pub early: bool,
 }
 
+impl AlertRecord {
+    /// Its group key `environment`, where the view has one.
+    pub fn environment(&self) -> Option<&str> {
+        self.key.get("environment").and_then(Value::as_str)
+    }
+}
+
 /// The reason of an alert about silence.
 pub const NO_DATA: &str = "no_data";
 

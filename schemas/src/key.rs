@@ -6,6 +6,9 @@ use sha2::{Digest, Sha256};
 /// The values of a view's group keys other than the window, by column name. Ordered by name, so that equal keys have equal text.
 pub type GroupKey = Map<String, Value>;
 
+/// What stands for the names of groups that a view does not keep apart, past its limit.
+pub const OTHER: &str = "__other__";
+
 /// The text of a group key: a JSON object without spaces, names in ascending order. The Kafka key of windows and alerts.
 pub fn key_text(key: &GroupKey) -> String {
     // A map with string keys and JSON values always serialises.

@@ -15,6 +15,7 @@ use crate::config::{Time, View};
 use crate::history::chains::{Chain, Chains};
 use crate::history::files::Files;
 use crate::results::RowObject;
+use crate::rules::engine::tests::WINDOWS;
 use crate::rules::engine::{Changes, RuleEngine};
 use crate::validate::compile;
 
@@ -195,21 +196,7 @@ fn transitions(alerts: &[Alert], rule: &str) -> String {
 /// Guarantees: they become the same alerts.
 #[test]
 fn windows_become_the_alerts_that_they_became() {
-    #[rustfmt::skip]
-    let cases = [
-        // name                                     for       windows         transitions
-        ("one window is enough",                    "1 of 1", "cxxcx",        "F1 R3 F4"),
-        ("two of three",                            "2 of 3", "x.x",          "F2"),
-        ("two of three, too far apart",             "2 of 3", "x..x",         ""),
-        ("a window without a row is not met",       "2 of 3", "x-x",          "F2"),
-        ("three of three are interrupted by it",    "3 of 3", "xx-xxx",       "F5"),
-        ("between when and clear nothing changes",  "1 of 1", "x...c",        "F0 R4"),
-        ("five windows without a row",              "1 of 1", "x-----",       "F0 R5"),
-        ("four are too few",                        "1 of 1", "x----.",       "F0"),
-        ("a row starts the count again",            "1 of 1", "x----.-----",  "F0 R10"),
-        ("what was met before does not count",      "2 of 3", "xxcx.x",       "F1 R2 F5"),
-    ];
-    for (name, for_windows, windows, expected) in cases {
+    for (name, for_windows, windows, expected) in WINDOWS {
         let config = config(Path::new("/"), for_windows);
         let quiet = "c".repeat(windows.len());
         for series in [&[("a", windows)][..], &[("a", windows), ("b", quiet.as_str())]] {

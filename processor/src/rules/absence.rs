@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bongsu_schemas::alert::{AlertRecord, AlertStatus, Evidence, NO_DATA, alert_id};
-use bongsu_schemas::key::{GroupKey, key_text};
+use bongsu_schemas::key::{GroupKey, OTHER, key_text};
 use bongsu_schemas::window::rfc3339;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,6 @@ use super::series::Firing;
 use crate::config::{NoData, Rule};
 use crate::plan::ViewPlan;
 use crate::results::{row_object, time};
-use crate::stage2::groups::OTHER;
 
 /// Whoever is silent for longer than this, and for ten times as long as its rule allows, is forgotten.
 const FORGET_AFTER_MS: i64 = 24 * 3_600_000;

@@ -405,4 +405,4 @@ fn level(compiled: &CompiledRule, critical: bool) -> Option<AlertLevel> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

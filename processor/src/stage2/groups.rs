@@ -10,14 +10,12 @@ use std::collections::HashSet;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringViewArray};
 use arrow::compute::{cast, filter_record_batch, not};
 use arrow::datatypes::DataType;
+use bongsu_schemas::key::OTHER;
 use bongsu_schemas::services::Services;
 use datafusion::common::ScalarValue;
 
 use crate::partials::key_hashes;
 use crate::plan::ViewPlan;
-
-/// What stands for the names of groups past the limit.
-pub(crate) const OTHER: &str = "__other__";
 
 /// The groups that a pane keeps apart, by hash. Two groups of one hash count as one here, and nowhere else.
 #[derive(Debug)]

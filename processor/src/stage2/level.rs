@@ -10,10 +10,9 @@
 //!   partition of the panes how far it has closed, so that nothing that it sends is ever late for want of patience. What a partition of
 //!   the panes sends to another, groups past the limit of a long window, may be: it is counted late then.
 
-use bongsu_schemas::key::GroupKey;
+use bongsu_schemas::key::{GroupKey, OTHER};
 use serde_json::Value;
 
-use super::groups::OTHER;
 use crate::partials::{Marker, MarkerEntry};
 use crate::pipeline::Pipeline;
 use crate::plan::ViewPlan;

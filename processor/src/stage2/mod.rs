@@ -7,7 +7,7 @@
 //! ```
 
 mod close;
-pub(crate) mod groups;
+mod groups;
 mod level;
 mod offsets;
 mod partition;

@@ -9,7 +9,6 @@ use axum::http::{HeaderName, HeaderValue};
 use bongsu_schemas::alert::AlertRecord;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
-use serde_json::Value;
 use url::Url;
 
 const EXAMPLE_URL: &str = "https://hooks.example.com/bongsu";
@@ -90,7 +89,7 @@ impl Webhook {
             .services
             .as_ref()
             .is_none_or(|services| firing.service.as_ref().is_some_and(|service| services.contains(service)));
-        let environment = firing.key.get("environment").and_then(Value::as_str);
+        let environment = firing.environment();
         let environment_fits = match (&self.environment, environment) {
             (Some(wanted), Some(is)) => wanted == is,
             _ => true,
@@ -269,7 +268,7 @@ impl JsonSchema for WebhookUrl {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::incidents::tests::alert;

@@ -66,18 +66,11 @@ impl Queued for Notification {
 mod tests {
     use std::time::Duration;
 
-    use bongsu_schemas::alert::AlertStatus::Firing;
     use tokio::time::Instant;
 
     use super::super::queue::Queue;
     use super::*;
-    use crate::incidents::tests::alert;
-    use crate::notification::tests::after;
-
-    fn notification(id: &str, sequence: u32) -> Notification {
-        let template = after(&[alert("errors", Some("order"), Firing, 1)], "#c");
-        Notification { id: id.to_owned(), sequence, ..template }
-    }
+    use crate::notification::tests::numbered;
 
     /// Scenario: new incidents, members of a digest and one with its own message wait together; one member waits for its turn.
     /// Guarantees: S4: few new ones go out one by one, more than five at once; a digest's members always go out together.
@@ -94,19 +87,19 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(60);
         for id in ["digest-1", "new-1", "own", "new-2", "new-3", "new-4", "new-5"] {
-            queue.put(notification(id, 1), now);
+            queue.put(numbered(id, 1), now);
         }
-        queue.put(notification("digest-2", 1), later);
+        queue.put(numbered("digest-2", 1), later);
         assert_eq!(ids(queue.take_together(now, &choose).unwrap()), ["digest-1", "digest-2"]);
         assert_eq!(ids(queue.take_together(now, &choose).unwrap()), ["new-1"], "five are not many");
         for id in ["new-6", "new-7"] {
-            queue.put(notification(id, 1), now);
+            queue.put(numbered(id, 1), now);
         }
         assert_eq!(ids(queue.take_together(now, &choose).unwrap()), ["own"]);
         assert_eq!(ids(queue.take_together(now, &choose).unwrap()).len(), 6);
         assert_eq!(queue.take_together(now, &choose).unwrap_err(), None);
         for number in 0..MAX_LINES + 10 {
-            queue.put(notification(&format!("new-{number}"), 1), now);
+            queue.put(numbered(&format!("new-{number}"), 1), now);
         }
         assert_eq!(queue.take_together(now, &choose).unwrap().len(), MAX_LINES, "a digest is bounded");
     }

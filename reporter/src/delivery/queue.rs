@@ -161,17 +161,9 @@ fn oldest<T>(waiting: &[Waiting<'_, T>]) -> Vec<usize> {
 mod tests {
     use std::time::Duration;
 
-    use bongsu_schemas::alert::AlertStatus::Firing;
-
     use super::*;
-    use crate::incidents::tests::alert;
     use crate::notification::Notification;
-    use crate::notification::tests::after;
-
-    fn notification(id: &str, sequence: u32) -> Notification {
-        let template = after(&[alert("errors", Some("order"), Firing, 1)], "#c");
-        Notification { id: id.to_owned(), sequence, ..template }
-    }
+    use crate::notification::tests::numbered;
 
     /// Scenario: two notifications, a newer version of the first, one that was refused, and an older version put back.
     /// Guarantees: S3; the newest version goes out once, in its old place; what was refused waits without holding up others.
@@ -180,11 +172,11 @@ mod tests {
         let queue = Queue::default();
         let now = Instant::now();
         let later = now + Duration::from_secs(300);
-        queue.put(notification("refused", 1), later);
-        queue.put(notification("a", 1), now);
-        queue.put(notification("b", 1), now);
-        queue.put(notification("a", 3), now);
-        queue.put(Notification { maybe_sent: true, ..notification("a", 2) }, now);
+        queue.put(numbered("refused", 1), later);
+        queue.put(numbered("a", 1), now);
+        queue.put(numbered("b", 1), now);
+        queue.put(numbered("a", 3), now);
+        queue.put(Notification { maybe_sent: true, ..numbered("a", 2) }, now);
         let first = queue.take(now).unwrap();
         assert_eq!((first.id.as_str(), first.sequence, first.maybe_sent), ("a", 3, true));
         assert_eq!(queue.take(now).unwrap().id, "b");
@@ -198,7 +190,7 @@ mod tests {
     async fn a_queue_is_bounded() {
         let queue = Queue::default();
         for number in 0..MAX_PENDING + 5 {
-            queue.put(notification(&number.to_string(), 1), Instant::now());
+            queue.put(numbered(&number.to_string(), 1), Instant::now());
         }
         assert_eq!(queue.pending().by_id.len(), MAX_PENDING);
         assert_eq!(queue.take(Instant::now()).unwrap().id, "5");

@@ -10,7 +10,6 @@ use bongsu_schemas::incident::TimelineEntry;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
-use super::environment;
 use super::incident::{Incident, IncidentAlert};
 
 /// Lines of the timeline that are kept: the first ones, which tell the cause, and the latest.
@@ -56,7 +55,7 @@ impl LevelChange {
 impl Alike {
     fn includes(&self, alert: &IncidentAlert) -> bool {
         let AlertRecord { rule, service, .. } = &alert.firing;
-        *rule == self.rule && *service == self.service && environment(&alert.firing) == self.environment.as_deref()
+        *rule == self.rule && *service == self.service && alert.firing.environment() == self.environment.as_deref()
     }
 
     /// Such as `all 5 issuers: issuer-failing`.
@@ -126,7 +125,7 @@ impl Incident {
         let mut alike = Alike {
             rule: rule.clone(),
             service: service.clone(),
-            environment: environment(&cause.firing).map(str::to_owned),
+            environment: cause.firing.environment().map(str::to_owned),
             siblings: Siblings { met: 0, of: 0 },
             noun: String::new(),
         };

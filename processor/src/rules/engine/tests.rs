@@ -98,27 +98,29 @@ fn transitions(alerts: &[AlertRecord]) -> String {
     alerts.iter().map(transition).collect::<Vec<_>>().join(" ")
 }
 
+/// Windows of one service, and what becomes of them: see [`row`] and [`transitions`].
+#[rustfmt::skip]
+pub(crate) const WINDOWS: [(&str, &str, &str, &str); 10] = [
+    // name                                     for       windows         transitions
+    ("one window is enough",                    "1 of 1", "cxxcx",        "F1 R3 F4"),
+    ("two of three",                            "2 of 3", "x.x",          "F2"),
+    ("two of three, too far apart",             "2 of 3", "x..x",         ""),
+    ("a window without a row is not met",       "2 of 3", "x-x",          "F2"),
+    ("three of three are interrupted by it",    "3 of 3", "xx-xxx",       "F5"),
+    ("between when and clear nothing changes",  "1 of 1", "x...c",        "F0 R4"),
+    ("five windows without a row",              "1 of 1", "x-----",       "F0 R5"),
+    ("four are too few",                        "1 of 1", "x----.",       "F0"),
+    ("a row starts the count again",            "1 of 1", "x----.-----",  "F0 R10"),
+    ("what was met before does not count",      "2 of 3", "xxcx.x",       "F1 R2 F5"),
+];
+
 /// Scenario: windows of one service; with and without rows of another one beside it, and with event time passing after every
 /// window or only at the end.
 /// Guarantees: alerts depend on the series' own windows only.
 #[test]
 fn windows_become_alerts() {
     let plan = view(REQUESTS);
-    #[rustfmt::skip]
-    let cases = [
-        // name                                     for       windows         transitions
-        ("one window is enough",                    "1 of 1", "cxxcx",        "F1 R3 F4"),
-        ("two of three",                            "2 of 3", "x.x",          "F2"),
-        ("two of three, too far apart",             "2 of 3", "x..x",         ""),
-        ("a window without a row is not met",       "2 of 3", "x-x",          "F2"),
-        ("three of three are interrupted by it",    "3 of 3", "xx-xxx",       "F5"),
-        ("between when and clear nothing changes",  "1 of 1", "x...c",        "F0 R4"),
-        ("five windows without a row",              "1 of 1", "x-----",       "F0 R5"),
-        ("four are too few",                        "1 of 1", "x----.",       "F0"),
-        ("a row starts the count again",            "1 of 1", "x----.-----",  "F0 R10"),
-        ("what was met before does not count",      "2 of 3", "xxcx.x",       "F1 R2 F5"),
-    ];
-    for (name, for_windows, windows, expected) in cases {
+    for (name, for_windows, windows, expected) in WINDOWS {
         for (others, every_minute) in [(false, true), (true, true), (false, false), (true, false)] {
             let mut engine = engine(&plan, errors_rule(for_windows), json!({}));
             let mut changes = Changes::default();
